@@ -1,0 +1,46 @@
+"""What a front end is: a user's file or array in, windows of features out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recording as a network takes it: one row per window.
+
+    Args:
+        inputs: float32, ``(window, channel, time, frequency)`` for sound.
+        starts, ends: seconds from the start of the recording, shape ``(window,)``; ``ends`` stays inside it.
+        silent: windows that hold no signal, shape ``(window,)``.
+        notes: what was odd about the input and how it was met, one sentence each.
+    """
+
+    inputs: NDArray[np.float32]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    silent: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
+
+
+class FrontEnd(Protocol):
+    """Turns a source (a path, or samples with their rate) into windows of features."""
+
+    name: str
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The features' shape for the network, without the batch axis."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values from which the registry builds it again."""
+        ...
+
+    def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
+        """Read a source and compute its windows; ``hop`` is their distance in seconds."""
+        ...
