@@ -1,0 +1,133 @@
+"""Computed features on disk: one checksummed ``.npz`` file per data set, front end and state of the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.core.features import FrontEnd
+from sentio.data.dataset import Dataset
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What is worth keeping: the fields of a `FeatureSet` that cost time. ``notes`` tell of skipped files."""
+
+    inputs: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    silent: NDArray[np.bool_]
+    item_notes: dict[int, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+
+def key(dataset: Dataset, frontend: FrontEnd, skip_bad: bool) -> str:
+    """SHA-256 over the front end's settings and each file's name, size and modification time.
+
+    The release is part of it, since a correction of a front end changes what the same settings give.
+    """
+    try:
+        release = version("sentio")
+    except PackageNotFoundError:
+        release = "source"
+    facts = {
+        "format": FORMAT,
+        "release": release,
+        "frontend": [frontend.name, frontend.settings()],
+        "skip_bad": skip_bad,
+        "root": [str(dataset.root.expanduser().absolute()), *_state(dataset.root.expanduser())],
+        "files": [[item.name, *_state(item.source)] for item in dataset.items],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def load(folder: Path, key: str, items: int) -> tuple[Stored | None, list[str]]:
+    """The stored result, or None; and a note if there was one that is damaged.
+
+    Args:
+        folder, key: where it lies.
+        items: the length of the data set, which no stored row may exceed.
+    """
+    path = _path(folder, key)
+    try:
+        # allow_pickle=False: reading a cache that somebody else wrote must not run code.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            stored = Stored(
+                arrays["inputs"], arrays["rows"], arrays["silent"], *_notes(bytes(arrays["notes"]))
+            )
+        if _fits(stored, items):
+            return stored, []
+        reason = "its arrays do not fit together"
+    except FileNotFoundError:
+        return None, []
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+        reason = str(error)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        reason = str(error)
+    return None, [f"The cached features {path.name} could not be read ({reason}) and were computed again."]
+
+
+def save(folder: Path, key: str, stored: Stored) -> list[str]:
+    """Write a result whole or not at all; a note if the disk did not take it."""
+    notes = json.dumps({"items": stored.item_notes, "set": stored.notes}).encode()
+    temporary: str | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix="part-")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                inputs=stored.inputs,
+                rows=stored.rows,
+                silent=stored.silent,
+                notes=np.frombuffer(notes, dtype=np.uint8),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(_path(folder, key))
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        return [f"The features were not cached in {folder}: {error.strerror or error}."]
+    return []
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"features-{key[:32]}.npz"
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return []
+    return [facts.st_size, facts.st_mtime_ns]
+
+
+def _notes(text: bytes) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
+    found = json.loads(text)
+    return {int(item): tuple(notes) for item, notes in found["items"].items()}, tuple(found["set"])
+
+
+def _fits(stored: Stored, items: int) -> bool:
+    count = len(stored.inputs)
+    return (
+        stored.inputs.dtype == np.float32
+        and stored.rows.dtype == np.int64
+        and stored.silent.dtype == np.bool_
+        and stored.rows.shape == stored.silent.shape == (count,)
+        and count > 0
+        and int(stored.rows.min()) >= 0
+        and int(stored.rows.max()) < items
+    )

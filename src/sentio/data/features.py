@@ -1,0 +1,170 @@
+"""A data set as a network takes it: every item through a front end, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from operator import index as as_index
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.core.errors import CancelledError, InputError
+from sentio.core.features import FrontEnd, Prepared
+from sentio.data import feature_cache
+from sentio.data.dataset import Dataset, Item, listed
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """The windows of a data set's items, item by item in order.
+
+    Args:
+        inputs: float32, ``(n, channel, time, frequency)`` for sound.
+        targets: int64 class numbers, shape ``(n,)``.
+        rows: int64, the item that each window belongs to, as its place in the data set, shape ``(n,)``.
+        silent: windows that hold no signal, shape ``(n,)``.
+        item_notes: item -> what was odd about its file and how it was met.
+        notes: the same about the set as a whole: skipped files, a cache that could not be used.
+    """
+
+    inputs: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    silent: NDArray[np.bool_]
+    item_notes: dict[int, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, items: Iterable[int]) -> FeatureSet:
+        """The windows of these items only, e.g. of ``split.train``; ``rows`` still counts in the data set."""
+        wanted = np.array([as_index(item) for item in items], dtype=np.int64)
+        keep = np.isin(self.rows, wanted)
+        return replace(
+            self,
+            inputs=self.inputs[keep],
+            targets=self.targets[keep],
+            rows=self.rows[keep],
+            silent=self.silent[keep],
+            item_notes={item: notes for item, notes in self.item_notes.items() if item in wanted},
+        )
+
+
+def features(
+    dataset: Dataset,
+    frontend: FrontEnd,
+    *,
+    cache: str | PathLike[str] | None = None,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> FeatureSet:
+    """Compute every item's windows, or take them from the cache.
+
+    Args:
+        dataset: the items.
+        frontend: what prepares them.
+        cache: a folder for results, made if it is not there. A result is found again as long as the front
+            end's settings and the files' names, sizes and times stay; a damaged one is made again. Without
+            room on the disk the work goes on uncached, with a note.
+        skip_bad: leave files that cannot be read out, with a note, instead of raising.
+        progress: called with (items done, items in all).
+        cancel: asked before each item; true stops the work.
+
+    Raises:
+        InputError: files cannot be read; names up to five and counts the rest. Also where ``skip_bad``
+            leaves nothing.
+        CancelledError: ``cancel`` said so.
+    """
+    folder = None if cache is None else Path(cache).expanduser()
+    notes: list[str] = []
+    key = ""
+    stored = None
+    if folder is not None:
+        key = feature_cache.key(dataset, frontend, skip_bad)
+        stored, problem = feature_cache.load(folder, key, len(dataset))
+        notes += problem
+    if stored is None:
+        stored = _compute(dataset, frontend, skip_bad, progress, cancel)
+        if folder is not None:
+            notes += feature_cache.save(folder, key, stored)
+    elif progress is not None:
+        progress(len(dataset), len(dataset))
+    return FeatureSet(
+        inputs=stored.inputs,
+        targets=dataset.targets[stored.rows],
+        rows=stored.rows,
+        silent=stored.silent,
+        item_notes=stored.item_notes,
+        notes=(*stored.notes, *notes),
+    )
+
+
+def _compute(
+    dataset: Dataset,
+    frontend: FrontEnd,
+    skip_bad: bool,
+    progress: Callable[[int, int], None] | None,
+    cancel: Callable[[], bool] | None,
+) -> feature_cache.Stored:
+    inputs: list[NDArray[np.float32]] = []
+    silent: list[NDArray[np.bool_]] = []
+    places: list[int] = []
+    item_notes: dict[int, tuple[str, ...]] = {}
+    bad: list[tuple[str, str]] = []
+    total = len(dataset)
+    for place, item in enumerate(dataset.items):
+        if cancel is not None and cancel():
+            raise CancelledError(f"Preparing {dataset.root} was cancelled after {place} of {total} files")
+        try:
+            prepared = _prepare(item, frontend, inputs[0].shape[1:] if inputs else None)
+        except (InputError, OSError) as error:
+            bad.append((item.name, _reason(error, item.source)))
+        else:
+            inputs.append(prepared.inputs.astype(np.float32, copy=False))
+            silent.append(prepared.silent.astype(bool, copy=False))
+            places += [place] * len(prepared.inputs)
+            if prepared.notes:
+                item_notes[place] = tuple(prepared.notes)
+        if progress is not None:
+            progress(place + 1, total)
+    if bad and (not skip_bad or not inputs):
+        named = listed((f"{name} ({reason})" for name, reason in bad), 5)
+        advice = "correct or remove them" if skip_bad else "correct or remove them, or skip bad files"
+        raise InputError(f"{len(bad)} of {total} files of {dataset.root} cannot be used: {named}; {advice}")
+    if not inputs:
+        raise InputError(f"{dataset.root} has no items to prepare; choose a part of it that has some")
+    return feature_cache.Stored(
+        inputs=np.concatenate(inputs),
+        rows=np.array(places, dtype=np.int64),
+        silent=np.concatenate(silent),
+        item_notes=item_notes,
+        notes=tuple(f"Skipped {name} ({reason})." for name, reason in bad),
+    )
+
+
+def _prepare(item: Item, frontend: FrontEnd, shape: tuple[int, ...] | None) -> Prepared:
+    """One item's windows; ``shape`` is that of the windows before it.
+
+    Raises:
+        InputError, OSError: the file cannot be used.
+    """
+    prepared = frontend.prepare(item.source)
+    if not len(prepared.inputs):
+        raise InputError("it is too short for one window")
+    if not np.isfinite(prepared.inputs).all():
+        raise InputError("its features are not finite numbers")
+    if shape is not None and prepared.inputs.shape[1:] != shape:
+        raise InputError(f"its features have shape {prepared.inputs.shape[1:]}, those of others {shape}")
+    return prepared
+
+
+def _reason(error: Exception, source: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # The item's name stands before the reason already.
+    return str(error).removeprefix(f"{source} ").rstrip(".")

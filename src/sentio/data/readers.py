@@ -1,0 +1,152 @@
+"""Opens labelled data: `open_data` recognises how a folder, a table or an archive is laid out."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from sentio.core.errors import InputError
+from sentio.data.archive import unpack
+from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, listed, make_dataset, short_name
+from sentio.data.media import ignored_note, is_media, listing
+from sentio.data.table import read_table
+
+FSDD_NAME = re.compile(r"(\d)_([A-Za-z][A-Za-z0-9-]*)_(\d+)\.wav")
+LAYOUTS = (
+    "put the files of each class in a folder named after the class, "
+    "or add a meta.csv with columns 'filename' and 'label'"
+)
+
+
+def open_data(path: str | PathLike[str], *, protocol: str | None = None) -> Dataset:
+    """Labelled files from a folder, a CSV or a zip; see ``docs/data.md`` for the layouts.
+
+    Args:
+        path: a folder per class, a folder with ``meta.csv`` or ``meta/esc50.csv``, such a CSV itself, the
+            Free Spoken Digit Dataset, or a zip of any of these.
+        protocol: how the data will be divided, one of the data set's ``protocols``; its default if None.
+
+    Raises:
+        InputError: the data cannot be used as it is; one sentence that says why and what to do.
+        ConfigError: the data has no such protocol; lists those it has.
+    """
+    shown = Path(path)
+    location = shown.expanduser().absolute()
+    try:
+        if location.is_dir():
+            return _read_folder(location, location if shown.name in ("", "..") else shown, protocol)
+        if not location.exists():
+            raise InputError(f"There is no folder or file {shown}; check the path")
+        if location.suffix.lower() == ".csv":
+            return read_table(location, shown, shown, protocol)
+        if location.suffix.lower() == ".zip" or zipfile.is_zipfile(location):
+            return _read_zip(location, shown, protocol)
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {error.filename or shown}: {error.strerror or error}; check its permissions"
+        ) from error
+    raise InputError(f"{shown} is neither a folder nor a CSV nor a zip; {LAYOUTS}")
+
+
+def _read_folder(folder: Path, shown: Path, protocol: str | None) -> Dataset:
+    for inner in (Path("meta.csv"), Path("meta", "esc50.csv")):
+        if (folder / inner).is_file():
+            return read_table(folder / inner, shown / inner, shown, protocol)
+    for place in (folder, folder / "recordings"):
+        if _is_fsdd(place):
+            return _read_fsdd(place, shown, protocol)
+    return _read_classes(folder, shown, protocol)
+
+
+def _read_classes(folder: Path, shown: Path, protocol: str | None) -> Dataset:
+    """A folder per class, the files directly inside."""
+    folders, files = listing(folder)
+    items: list[Item] = []
+    empty, nested, others = [], [], [file.name for file in files if not is_media(file.name)]
+    for sub in folders:
+        deeper, inside = listing(sub)
+        media = [file for file in inside if is_media(file.name)]
+        others += [file.name for file in inside if not is_media(file.name)]
+        nested += [f"{sub.name}/{path.name}" for path in deeper]
+        if not media:
+            empty.append(sub.name)
+        items += [Item(f"{sub.name}/{file.name}", file, clean_label(sub.name)) for file in media]
+    direct = [file.name for file in files if is_media(file.name)]
+    if not items:
+        if direct:
+            raise InputError(
+                f"{shown} holds files directly inside and no class folders "
+                f"({len(direct)}: {listed(direct, 2)}); {LAYOUTS}"
+            )
+        if nested:
+            raise InputError(
+                f"No folder in {shown} holds sounds or images directly (looked in: {listed(empty)}); "
+                f"if the class folders lie one level deeper, give that folder, e.g. {shown / empty[0]}"
+            )
+        if empty:
+            raise InputError(f"The folders in {shown} hold no sounds or images ({listed(empty)}); {LAYOUTS}")
+        raise InputError(f"{shown} is empty or holds no sounds or images; {LAYOUTS}")
+    notes = ignored_note(others)
+    if direct:
+        notes.append(f"Ignored media files outside the class folders ({len(direct)}): {listed(direct)}.")
+    if nested:
+        notes.append(f"Ignored folders inside class folders ({len(nested)}): {listed(nested)}.")
+    if empty:
+        notes.append(f"Ignored folders without sounds or images ({len(empty)}): {listed(empty)}.")
+    protocols = ("random",)
+    chosen = choose_protocol(protocol, protocols, shown)
+    return make_dataset(shown, items, protocols=protocols, protocol=chosen, notes=notes)
+
+
+def _is_fsdd(folder: Path) -> bool:
+    return folder.is_dir() and any(FSDD_NAME.fullmatch(file.name) for file in listing(folder)[1])
+
+
+def _read_fsdd(folder: Path, shown: Path, protocol: str | None) -> Dataset:
+    """The Free Spoken Digit Dataset (Z. Jackson et al.): ``digit_speaker_index.wav``, 8 kHz.
+
+    The label is the digit, the group the speaker; ``details["index"]`` is the take.
+    """
+    found = []
+    others = []
+    for file in listing(folder)[1]:
+        match = FSDD_NAME.fullmatch(file.name)
+        if match is None:
+            others.append(file.name)
+            continue
+        digit, speaker, index = match.groups()
+        found.append((digit, speaker, int(index), file))
+    items = [
+        Item(file.name, file, digit, speaker, {"index": str(index)})
+        for digit, speaker, index, file in sorted(found)
+    ]
+    protocols = ("index", "speaker")
+    chosen = choose_protocol(protocol, protocols, shown)
+    notes = [f"Ignored files not named digit_speaker_index.wav ({len(others)}): {listed(others)}."]
+    return make_dataset(shown, items, protocols=protocols, protocol=chosen, notes=notes if others else ())
+
+
+def _read_zip(path: Path, shown: Path, protocol: str | None) -> Dataset:
+    unpacked = unpack(path, shown)
+    folder = unpacked.folder
+    folders, files = listing(folder)
+    if len(folders) == 1 and not files and _is_laid_out(folders[0]):
+        folder = folders[0]
+    dataset = _read_folder(folder, shown / folder.relative_to(unpacked.folder), protocol)
+    return replace(
+        dataset, name=short_name(shown), root=shown, notes=(*unpacked.notes, *dataset.notes), keep=unpacked
+    )
+
+
+def _is_laid_out(folder: Path) -> bool:
+    """Whether a folder is itself a data set, so that it only wraps what an archive holds."""
+    if (folder / "meta.csv").is_file() or (folder / "meta" / "esc50.csv").is_file():
+        return True
+    return (
+        _is_fsdd(folder)
+        or _is_fsdd(folder / "recordings")
+        or any(is_media(file.name) for sub in listing(folder)[0] for file in listing(sub)[1])
+    )
