@@ -6,5 +6,6 @@ MEMBERS = {
     "resnet8": "resnet",
     "resnet20": "resnet",
     "resnet50": "resnet",
+    "tap-cnn": "tap_cnn",
     "tiny-cnn": "tiny_cnn",
 }

@@ -1,0 +1,81 @@
+"""CNN-EE: the convolutional early exit that SL-ViT is compared with."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sentio.core.errors import ConfigError
+from sentio.core.registry import register
+from sentio.exits.head import Shape, check_options, check_size, mlp_head, one_map
+from sentio.nn.init import he_init
+
+
+class CNNExit(nn.Module):
+    """Convolution, ReLU, max-pooling, dense head: ``(batch, C, H, W)`` to ``(batch, outputs)``."""
+
+    def __init__(self, shape: tuple[int, int, int], conv: nn.Conv2d, pool: int, head: nn.Module) -> None:
+        super().__init__()
+        self.shape = shape
+        self.conv = conv
+        self.act = nn.ReLU()
+        self.pool = nn.MaxPool2d(pool)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_size("cnn-ee", x, self.shape)
+        return self.head(self.pool(self.act(self.conv(x))))
+
+
+@register(
+    "exit",
+    "cnn-ee",
+    paper="A. Bakhtiarnia, Q. Zhang, A. Iosifidis, Single-Layer Vision Transformers for More Accurate Early "
+    "Exits with Less Overhead, Neural Networks 2022",
+)
+def build(
+    shapes: tuple[Shape, ...],
+    outputs: int,
+    /,
+    *,
+    filters: int = 16,
+    kernel: int = 3,
+    padding: int = 0,
+    dilation: int = 1,
+    pool: int = 2,
+    hidden: int = 256,
+    dropout: float = 0.5,
+) -> CNNExit:
+    """One convolution, ReLU, max-pooling and a dense head with two hidden layers.
+
+    The defaults are the paper's for classifiers; AudioCSRNet has ``padding=1, pool=4``. Tied to one input
+    size, since the head reads the flattened map.
+
+    Args:
+        shapes: one ``(C, H, W)``.
+        outputs: width of the output.
+        filters, kernel, padding, dilation: of the convolution, stride 1.
+        pool: side and stride of the max-pooling.
+        hidden: width of the head's two hidden layers.
+        dropout: rate behind each of them.
+
+    Raises:
+        ConfigError: an option out of range, another shape, or a map too small for kernel and pooling.
+    """
+    shape = one_map("cnn-ee", shapes)
+    sizes = {"outputs": outputs, "filters": filters, "kernel": kernel, "dilation": dilation, "pool": pool}
+    check_options("cnn-ee", at_least_one=sizes | {"hidden": hidden}, dropouts={"dropout": dropout})
+    if padding < 0:
+        raise ConfigError(f"Option 'padding' of exit 'cnn-ee' must be at least 0, got {padding!r}")
+    channels, height, width = shape
+    shrink = dilation * (kernel - 1) - 2 * padding
+    rows, columns = (height - shrink) // pool, (width - shrink) // pool
+    if rows < 1 or columns < 1:
+        raise ConfigError(
+            f"Exit 'cnn-ee' leaves nothing of a {height}x{width} map after its {kernel}x{kernel} kernel and "
+            f"{pool}x{pool} pooling; use padding={dilation * (kernel - 1) // 2}, a smaller pool or an "
+            "earlier stage"
+        )
+    conv = nn.Conv2d(channels, filters, kernel, padding=padding, dilation=dilation)
+    he_init(conv)
+    head = mlp_head(filters * rows * columns, outputs, hidden=hidden, dropout=dropout)
+    return CNNExit(shape, conv, pool, head)

@@ -1,0 +1,74 @@
+"""Convolution blocks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+Size = int | tuple[int, int]
+
+
+def round_channels(width: float, divisor: int = 8) -> int:
+    """The multiple of ``divisor`` nearest to ``width`` (halves go up), at least one ``divisor``."""
+    return max(divisor, int(width + divisor / 2) // divisor * divisor)
+
+
+def conv_bn_act(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    *,
+    stride: Size = 1,
+    groups: int = 1,
+    act: bool = True,
+) -> nn.Sequential:
+    """Convolution without bias, batch norm and, if ``act``, ReLU; padding keeps the size at stride 1.
+
+    Args:
+        kernel: odd side of the square kernel.
+        stride: one number, or (time, frequency).
+    """
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+    )
+    layers: list[tuple[str, nn.Module]] = [("conv", conv), ("bn", nn.BatchNorm2d(out_channels))]
+    if act:
+        # Never in place: an exit may still read the boundary that this layer was given.
+        layers.append(("act", nn.ReLU()))
+    return nn.Sequential(OrderedDict(layers))
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1×1, depthwise 3×3, project 1×1, then the shortcut and a ReLU.
+
+    ``(batch, in_channels, time, frequency)`` to ``(batch, out_channels, time', frequency')``. The input is
+    added where the widths agree, after a 3×3 average pooling where the block has a stride. The block of
+    MobileNetV2 (Sandler et al., 2018) in the form of CP-Mobile (Schmid et al., 2023).
+    """
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, *, stride: Size = 1) -> None:
+        super().__init__()
+        self.expand = conv_bn_act(in_channels, hidden, 1)
+        self.depthwise = conv_bn_act(hidden, hidden, 3, stride=stride, groups=hidden)
+        self.project = conv_bn_act(hidden, out_channels, 1, act=False)
+        self.shortcut: nn.Module | None = None
+        if in_channels == out_channels:
+            strided = stride not in (1, (1, 1))
+            self.shortcut = nn.AvgPool2d(3, stride=stride, padding=1) if strided else nn.Identity()
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return self.act(y if self.shortcut is None else y + self.shortcut(x))
+
+
+class PooledLinear(nn.Module):
+    """Global average over time and frequency, then one linear layer: ``(batch, C, T, F)`` to logits."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean(dim=(2, 3)))

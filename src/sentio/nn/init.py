@@ -1,0 +1,18 @@
+"""Starting weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def he_init(module: nn.Module) -> nn.Module:
+    """He initialisation of every convolution and linear layer in ``module``, biases zero; gives it back.
+
+    K. He et al., *Delving Deep into Rectifiers*, ICCV 2015: normal, variance 2 / fan-in.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module

@@ -1,0 +1,181 @@
+"""Every question to every registered network, at its small size."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from safetensors import torch as safetensors
+from torch.nn.functional import cross_entropy
+
+from sentio.core import registry
+from sentio.core.errors import ConfigError
+from sentio.core.multi_exit import MultiExit, add_exits
+from sentio.core.profiling import profile
+from sentio.core.staged import Staged, create_network, reset_classifier
+
+torch.set_num_threads(1)
+NETWORKS = registry.names("network")
+
+
+def build(name: str, seed: int = 0) -> Staged:
+    """A small member with running statistics that are not the starting ones, in eval mode."""
+    entry = registry.find("network", name)
+    torch.manual_seed(seed)
+    net = create_network(name, **entry.small)
+    if entry.small_shapes:
+        net.input_shapes = dict(entry.small_shapes)
+    with torch.no_grad():
+        for turn in range(3):
+            net.train()(net.example(8, seed=turn))
+    return net.eval()
+
+
+@cache
+def shared(name: str) -> Staged:
+    """The same small member for tests that do not change it."""
+    return build(name)
+
+
+def classes(name: str) -> int:
+    return registry.find("network", name).small["classes"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_entry_says_what_it_is(name):
+    entry = registry.find("network", name)
+    assert entry.summary
+    assert entry.input_shapes
+    assert "classes" in entry.options()
+    assert create_network(name, **entry.small).spec == {"network": name, "options": entry.small}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_has_stages_and_ends_in_head(name):
+    net = shared(name)
+    assert len(net.stage_names) >= 3
+    assert net.stage_names[-1] == "head"
+    with torch.no_grad():
+        assert net(net.example(5)).shape == (5, classes(name))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_before_and_after_compose_at_every_cut(name):
+    net = shared(name)
+    x = net.example(2)
+    with torch.no_grad():
+        whole = net(x)
+        for stage in net.stage_names[:-1]:
+            assert torch.equal(net.after(stage)(net.before(stage)(x)), whole), stage
+
+
+@pytest.mark.parametrize("kind", registry.names("exit"))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exits_attach_and_anytime_equals_forward(name, kind):
+    net: Staged | MultiExit = shared(name)
+    attached = []
+    for stage in shared(name).stage_names:
+        try:
+            net = add_exits(net, kind, at=[stage], classes=4)
+            attached.append(stage)
+        except ConfigError as error:
+            assert kind != "pooled-linear", f"{stage}: {error}"
+    assert attached
+    assert isinstance(net, MultiExit)
+    net.eval()
+    x = shared(name).example(2)
+    with torch.no_grad():
+        outputs = net(x)
+        steps = {step.exit: step.output for step in net.anytime(x)}
+    assert list(steps) == list(outputs) == [*attached, "final"]
+    for exit_name, output in outputs.items():
+        assert torch.equal(steps[exit_name], output), exit_name
+    assert torch.equal(outputs["final"], shared(name)(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_profile_is_complete(name):
+    net = add_exits(shared(name), "pooled-linear", at=shared(name).stage_names[:2], classes=4)
+    found = profile(net, repeats=1, warmup=0)
+    first, second = net.stage_names[:2]
+    assert [(row.kind, row.name) for row in found.rows] == [
+        ("stage", first),
+        ("exit", first),
+        ("stage", second),
+        ("exit", second),
+        *(("stage", stage) for stage in net.stage_names[2:]),
+    ]
+    for row in found.rows:
+        assert row.parameters > 0 or row.kind == "stage"
+        assert row.macs > 0
+        assert row.output_shapes
+        assert row.ms > 0
+        assert row.p95_ms > 0
+        assert row.boundary_bytes > 0 if row.kind == "stage" else row.boundary_bytes is None
+    assert found.macs == sum(row.macs for row in found.rows)
+    assert found.parameters == sum(p.numel() for p in net.parameters())
+    assert json.loads(json.dumps(found.to_dict()))["macs"] == found.macs
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_survive_safetensors(name):
+    net = shared(name)
+    data = safetensors.save({key: value.contiguous() for key, value in net.state_dict().items()})
+    other = build(name, seed=1)
+    x = net.example(2)
+    with torch.no_grad():
+        assert not torch.equal(other(x), net(x))
+        other.load_state_dict(safetensors.load(data))
+        assert torch.equal(other(x), net(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_reset_classifier_keeps_the_backbone(name):
+    net = shared(name)
+    fresh = reset_classifier(net, 7).eval()
+    x = net.example(2)
+    with torch.no_grad():
+        assert fresh(x).shape == (2, 7)
+        assert net(x).shape == (2, classes(name))
+        last = net.stage_names[-2]
+        assert torch.equal(fresh.before(last)(x), net.before(last)(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_autocast_agrees(name):
+    net = shared(name)
+    x = net.example(4)
+    with torch.no_grad():
+        full = net(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = net(x).float()
+    assert half.isfinite().all()
+    assert (half - full).abs().max() <= 0.05 * full.abs().max() + 0.02
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_sample_does_not_depend_on_its_batch(name):
+    net = shared(name)
+    x = net.example(5)
+    with torch.no_grad():
+        together = net(x)
+        alone = torch.cat([net(x[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_gets_a_finite_gradient(name):
+    net = build(name).train()
+    target = torch.arange(6) % classes(name)
+    cross_entropy(net(net.example(6)), target).backward()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.dim() == 1 or parameter.grad.any(), key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_unknown_option_is_refused_in_one_sentence(name):
+    with pytest.raises(ConfigError, match=r"has no option 'colour'; it takes: .*classes") as error:
+        create_network(name, colour="red")
+    assert ". " not in str(error.value)
