@@ -1,4 +1,4 @@
-"""Sound in: files to samples (`io`), samples to features (`frontend`), clips to windows (`windows`)."""
+"""Sound in: files to samples (`io`), samples to features (`frontend`), recordings to windows (`windows`)."""
 
 #: front ends by name -> module in this folder
-MEMBERS = {"log-mel": "frontend"}
+MEMBERS = {"log-mel": "windows"}

@@ -1,0 +1,202 @@
+"""The audio front end: a recording in, windows of log-mel features out.
+
+How a recording is cut: windows start every ``hop`` seconds as long as they fit; where the last of them does
+not reach the end of the recording, one more is put so that it ends there; a rest shorter than the step of
+the frames, which no frame would show, is left out. So nothing is padded and all is heard (by a ``hop`` no
+longer than the window). Only a recording shorter than one window is padded, with zeros at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.audio.frontend import LogMel
+from sentio.audio.io import Sound, from_array, read, resample, to_mono
+from sentio.core.anytime import MAIN
+from sentio.core.errors import ConfigError, InputError
+from sentio.core.features import Prepared
+from sentio.core.registry import register
+
+#: peak below which a window counts as silent: -80 dB re full scale
+SILENT_PEAK = 1e-4
+
+
+@dataclass(frozen=True)
+class AudioFrontEnd:
+    """Log-mel features of windows; implements `sentio.core.features.FrontEnd`.
+
+    Args:
+        log_mel: the features.
+        window: length of a window in seconds.
+
+    Raises:
+        ConfigError: the window is too short for one frame of features.
+    """
+
+    log_mel: LogMel
+    window: float
+    name: str = field(default="log-mel", init=False)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.window, int | float) and math.isfinite(self.window) and self.window > 0):
+            raise ConfigError(f"window must be a number of seconds above 0, got {self.window!r}")
+        try:
+            self.log_mel.check_length(self.window_samples)
+        except InputError as error:
+            raise ConfigError(f"window of {self.window} s is too short: {error}") from error
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window * self.log_mel.rate)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The features' shape: ``(1, time, mel)``."""
+        return {MAIN: (1, self.log_mel.frames(self.window_samples), self.log_mel.n_mels)}
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that the builder `log_mel_windows` takes as options, fit for JSON."""
+        values = {"window": self.window, **asdict(self.log_mel)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
+        """Features of a recording's windows.
+
+        Args:
+            source: the path of a sound file, a `Sound`, or ``(samples, rate)`` with samples as for
+                `sentio.audio.io.from_array`. Any rate and number of channels: it is mixed to mono and
+                resampled.
+            hop: distance of windows in seconds; the window's length if None.
+
+        Returns:
+            Inputs float32, ``(window, 1, time, mel)``.
+
+        Raises:
+            InputError: the source cannot be read, or is none.
+            ConfigError: the hop is not above 0.
+        """
+        rate, length = self.log_mel.rate, self.window_samples
+        step = length if hop is None else _samples(hop, rate)
+        sound = self._sound(source)
+        samples, notes = sound.samples[0], list(sound.notes)
+        heard = len(samples)
+        if heard < length:
+            notes.append(f"The recording of {heard / rate:.3f} s is padded with silence to {self.window:g} s")
+            samples = np.pad(samples, (0, length - heard))
+        starts = window_starts(heard, length, step, self.log_mel.hop_length)
+        features = np.empty((len(starts), *self.input_shapes[MAIN]), np.float32)
+        silent = np.empty(len(starts), bool)
+        for index, start in enumerate(starts):
+            part = samples[start : start + length]
+            features[index, 0] = self.log_mel(part)
+            silent[index] = max(part.max(), -part.min()) < SILENT_PEAK
+        ends = np.minimum(starts + length, heard)
+        return Prepared(features, starts / rate, ends / rate, silent, tuple(notes))
+
+    def _sound(self, source: Any) -> Sound:
+        rate = self.log_mel.rate
+        if isinstance(source, str | PathLike):
+            return read(source, rate=rate, mono=True)
+        if isinstance(source, Sound):
+            given, earlier = (source.samples, source.rate), source.notes
+        elif isinstance(source, tuple) and len(source) == 2:
+            given, earlier = source, ()
+        else:
+            raise InputError(
+                f"A recording is a path, a Sound or (samples, rate), got {type(source).__name__}; "
+                "give samples together with their rate"
+            )
+        sound = from_array(*given, what="The recording")
+        return resample(to_mono(replace(sound, notes=earlier or sound.notes)), rate)
+
+
+def window_starts(samples: int, length: int, step: int, rest: int = 1) -> NDArray[np.int64]:
+    """First samples of the windows of a recording, as this module cuts it; at least one.
+
+    Args:
+        samples, length, step: of the recording, of a window, and between windows, in samples.
+        rest: fewer samples than this at the end are left out.
+    """
+    last = max(samples - length, 0)
+    starts = np.arange(0, last + 1, step, dtype=np.int64)
+    return starts if last - starts[-1] < rest else np.append(starts, last)
+
+
+def fit_standardisation(frontend: AudioFrontEnd, sources: Iterable[Any]) -> AudioFrontEnd:
+    """A copy that standardises with the mean and deviation of the given recordings' features.
+
+    Measured over all values of all windows, one recording in memory at a time.
+
+    Args:
+        frontend: a standardisation it has already is replaced.
+        sources: training recordings, each as for `AudioFrontEnd.prepare`.
+
+    Raises:
+        InputError: there are no recordings, or their features do not vary.
+    """
+    plain = replace(frontend, log_mel=replace(frontend.log_mel, mean=None, std=None))
+    count, mean, squares = 0, 0.0, 0.0
+    for source in sources:
+        values = plain.prepare(source).inputs.astype(np.float64)
+        # The parallel form of Welford's method (Chan et al., 1979): sums of squares would cancel.
+        shift = float(values.mean()) - mean
+        total = count + values.size
+        squares += float(values.var()) * values.size + shift**2 * count * values.size / total
+        mean += shift * values.size / total
+        count = total
+    if not count:
+        raise InputError("Standardisation needs at least one recording; none were given")
+    std = math.sqrt(squares / count)
+    # Nothing but rounding is left where all recordings are silent.
+    if std < 1e-6 * max(1.0, abs(mean)):
+        raise InputError("Standardisation needs features that vary; every recording given is silent")
+    return replace(plain, log_mel=replace(plain.log_mel, mean=mean, std=std))
+
+
+@register("frontend", "log-mel")
+def log_mel_windows(
+    *,
+    window: float = 1.0,
+    rate: int = LogMel.rate,
+    n_fft: int = LogMel.n_fft,
+    win_length: int | None = LogMel.win_length,
+    hop_length: int = LogMel.hop_length,
+    n_mels: int = LogMel.n_mels,
+    f_min: float = LogMel.f_min,
+    f_max: float | None = LogMel.f_max,
+    mel_scale: str = LogMel.mel_scale,
+    norm: str | None = LogMel.norm,
+    power: float = LogMel.power,
+    center: bool = LogMel.center,
+    pad_mode: str = LogMel.pad_mode,
+    log: str = LogMel.log,
+    amin: float = LogMel.amin,
+    top_db: float | None = LogMel.top_db,
+    offset: float = LogMel.offset,
+    mean: float | list[float] | tuple[float, ...] | None = LogMel.mean,
+    std: float | list[float] | tuple[float, ...] | None = LogMel.std,
+) -> AudioFrontEnd:
+    """Log-mel spectrograms of windows of a recording.
+
+    Args:
+        window: length of a window in seconds.
+        rate, ...: the settings of `LogMel`.
+
+    Raises:
+        ConfigError: a setting is not possible.
+    """
+    settings: dict[str, Any] = dict(locals())
+    return AudioFrontEnd(LogMel(**{key: settings[key] for key in settings if key != "window"}), window)
+
+
+def _samples(hop: float, rate: int) -> int:
+    if not (math.isfinite(hop) and hop > 0):
+        raise ConfigError(f"hop must be a number of seconds above 0, got {hop!r}")
+    return max(1, round(hop * rate))
