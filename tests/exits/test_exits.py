@@ -34,6 +34,16 @@ def test_pooled_linear_averages_tokens_and_takes_vectors():
     torch.testing.assert_close(branch(tokens, vector), expected)
 
 
+def test_pooled_linear_over_time_keeps_the_bands():
+    branch = exit_of("pooled-linear", (3, 6, 4), over="time")
+    x = torch.randn(2, 3, 6, 4)
+    linear = branch.head[0]
+    assert linear.in_features == 3 * 4
+    torch.testing.assert_close(branch(x), linear(x.mean(2).flatten(1)))
+    torch.testing.assert_close(branch(x), branch(x[:, :, torch.randperm(6)]))
+    assert not torch.allclose(branch(x), branch(x.flip(3)))
+
+
 def test_pooled_linear_works_at_any_size_and_has_a_hidden_layer():
     branch = exit_of("pooled-linear", (6, 9, 5), hidden=8, dropout=0.2)
     assert branch.eval()(torch.randn(2, 6, 3, 11)).shape == (2, 3)
@@ -126,6 +136,7 @@ def test_map_exits_refuse_other_shapes(kind):
         ("cnn-ee", {"kernel": 9}, "leaves nothing of a 8x12 map"),
         ("cnn-ee", {"padding": -1}, "'padding'"),
         ("cnn-ee", {"pool": 0}, "'pool'"),
+        ("pooled-linear", {"over": "space"}, "'time'"),
         ("pooled-linear", {"hidden": 0}, "'hidden'"),
         ("pooled-linear", {"dropout": -0.1}, "'dropout'"),
         ("sl-vit", {"depth": 2}, "has no option 'depth'"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -12,38 +15,54 @@ from sentio.nn.init import he_init
 
 
 class PooledLinearExit(nn.Module):
-    """Mean of each tensor over all axes but the channel's, concatenation, then ``head``.
+    """Mean of each tensor over its pooled axes, concatenation, then ``head``.
 
     Works at any size of the pooled axes. Channels are the first axis behind the batch, but the last of
     tokens ``(batch, token, channel)``.
+
+    Args:
+        axes: for each tensor read, the axes that are averaged, the batch being 0.
+        head: behind the mean.
     """
 
-    def __init__(self, ranks: tuple[int, ...], head: nn.Sequential) -> None:
+    def __init__(self, axes: tuple[tuple[int, ...], ...], head: nn.Sequential) -> None:
         super().__init__()
-        self.ranks = ranks
+        self.axes = axes
         self.head = head
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        pooled = [pool(x, rank) for x, rank in zip(tensors, self.ranks, strict=True)]
+        pooled = [
+            (x.mean(dim=axes) if axes else x).flatten(1) for x, axes in zip(tensors, self.axes, strict=True)
+        ]
         return self.head(pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1))
 
 
-def pool(x: Tensor, rank: int) -> Tensor:
-    """``(batch, channel)``: the mean of a tensor with ``rank`` axes behind the batch."""
-    if rank == 1:
-        return x
-    return x.mean(dim=1) if rank == 2 else x.mean(dim=tuple(range(2, rank + 1)))
+def pooled_axes(shape: Shape, over: str) -> tuple[int, ...]:
+    """The axes of ``(batch, *shape)`` that are averaged."""
+    if len(shape) == 1:
+        return ()
+    if len(shape) == 2:
+        return (1,)
+    return (2,) if over == "time" else tuple(range(2, len(shape) + 1))
 
 
 @register("exit", "pooled-linear")
 def build(
-    shapes: tuple[Shape, ...], outputs: int, /, *, hidden: int | None = None, dropout: float = 0.0
+    shapes: tuple[Shape, ...],
+    outputs: int,
+    /,
+    *,
+    over: Literal["all", "time"] = "all",
+    hidden: int | None = None,
+    dropout: float = 0.0,
 ) -> PooledLinearExit:
-    """Global mean, then one linear layer; reads any number of tensors of any size.
+    """A mean, then one linear layer; reads any number of tensors of any size.
 
     Args:
         shapes: of the tensors it reads: ``(C, H, W)`` and longer, tokens ``(N, C)``, or vectors ``(C,)``.
         outputs: width of the output.
+        over: ``all`` averages all axes but the channel's; ``time`` only the first of them, so that an early
+            layer of a spectrogram network, whose channels see few bands each, still tells high from low.
         hidden: width of a hidden layer with ReLU; none by default.
         dropout: rate in front of the last linear layer.
 
@@ -52,15 +71,21 @@ def build(
     """
     sizes = {"outputs": outputs} | ({} if hidden is None else {"hidden": hidden})
     check_options("pooled-linear", at_least_one=sizes, dropouts={"dropout": dropout})
+    if over not in ("all", "time"):
+        raise ConfigError(f"Exit 'pooled-linear' averages over 'all' or 'time', got {over!r}")
     if not shapes or not all(shapes):
         raise ConfigError(
             "Exit 'pooled-linear' reads tensors with a channel axis; one without axes was given"
         )
-    width = sum(shape[1] if len(shape) == 2 else shape[0] for shape in shapes)
+    axes = tuple(pooled_axes(shape, over) for shape in shapes)
+    width = sum(
+        prod(size for axis, size in enumerate(shape, 1) if axis not in averaged)
+        for shape, averaged in zip(shapes, axes, strict=True)
+    )
     layers: list[nn.Module] = []
     if hidden is not None:
         layers += [he_init(nn.Linear(width, hidden)), nn.ReLU()]
         width = hidden
     if dropout:
         layers.append(nn.Dropout(dropout))
-    return PooledLinearExit(tuple(map(len, shapes)), nn.Sequential(*layers, nn.Linear(width, outputs)))
+    return PooledLinearExit(axes, nn.Sequential(*layers, nn.Linear(width, outputs)))
