@@ -8,7 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sentio.audio.augmentation import frequency_mask, mixup, time_mask, time_roll  # noqa: E402
+from sentio.audio.augmentation import (  # noqa: E402
+    frequency_mask,
+    frequency_shift,
+    gain,
+    mixup,
+    time_mask,
+    time_roll,
+)
 from sentio.core.errors import ConfigError, InputError  # noqa: E402
 
 SHAPE = (64, 2, 20, 10)
@@ -22,7 +29,7 @@ def seeded(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask])
+@pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask, frequency_shift])
 def test_a_share_of_0_changes_nothing_and_a_seed_repeats(change: Callable[..., torch.Tensor]) -> None:
     x = batch()
     kept = x.clone()
@@ -35,7 +42,7 @@ def test_a_share_of_0_changes_nothing_and_a_seed_repeats(change: Callable[..., t
     assert change(x, 0.5).shape == x.shape
 
 
-@pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask])
+@pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask, frequency_shift])
 def test_wrong_arguments_are_refused(change: Callable[..., torch.Tensor]) -> None:
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(ConfigError, match=r"must lie in 0\.\.1"):
@@ -140,3 +147,30 @@ def test_mixup_refuses_what_does_not_fit() -> None:
         mixup(batch(), targets()[1:], 0.3, seeded())
     with pytest.raises(InputError, match=r"needs float targets, e\.g\. one-hot, got torch\.int64"):
         mixup(batch(), targets().long(), 0.3, seeded())
+
+
+def test_a_shift_moves_bands_and_repeats_the_outermost() -> None:
+    x = batch()
+    moved = frequency_shift(x, 0.3, seeded())
+    bands = torch.arange(SHAPE[3])
+    seen = set()
+    for before, after in zip(x, moved, strict=True):
+        shift = next(
+            s for s in range(-3, 4) if torch.equal(after, before[:, :, (bands - s).clamp(0, SHAPE[3] - 1)])
+        )
+        seen.add(shift)
+    assert seen == set(range(-3, 4))
+
+
+def test_gain_adds_one_bounded_number_to_each_sample() -> None:
+    x = batch()
+    added = gain(x, 0.5, seeded()) - x
+    flat = added.flatten(1)
+    torch.testing.assert_close(flat, flat[:, :1].expand_as(flat), atol=1e-6, rtol=0)
+    assert flat.abs().max() <= 0.5 + 1e-6 and flat[:, 0].std() > 0.1
+    assert torch.equal(gain(x, 0.0, seeded()), x)
+    for most in (-0.1, float("nan")):
+        with pytest.raises(ConfigError, match="loudness"):
+            gain(x, most)
+    with pytest.raises(InputError):
+        gain(x[0], 0.1)

@@ -36,6 +36,48 @@ def time_roll(x: Tensor, max_fraction: float, generator: Generator | None = None
     return x.gather(TIME, rows[:, None, :, None].expand_as(x))
 
 
+def frequency_shift(x: Tensor, max_fraction: float, generator: Generator | None = None) -> Tensor:
+    """Move each sample up or down by its own random number of bands; the outermost band fills the gap.
+
+    On a mel axis this is about what another pitch or a longer vocal tract does (VTLP; Jaitly and Hinton,
+    2013).
+
+    Args:
+        x: ``(batch, channel, time, frequency)``.
+        max_fraction: largest shift in either direction, as a share of the bands, in 0..1; 0 changes nothing.
+        generator: source of the shifts.
+
+    Raises:
+        InputError: ``x`` does not have four axes.
+        ConfigError: the share is not in 0..1.
+    """
+    bands = _size(x, FREQUENCY)
+    most = math.floor(_share(max_fraction) * bands)
+    shifts = _integers(len(x), -most, most, generator).to(x.device)
+    columns = (torch.arange(bands, device=x.device) - shifts[:, None]).clamp(0, bands - 1)
+    return x.gather(FREQUENCY, columns[:, None, None, :].expand_as(x))
+
+
+def gain(x: Tensor, most: float, generator: Generator | None = None) -> Tensor:
+    """Add one random number to each sample: on a logarithmic scale, another loudness.
+
+    Args:
+        x: ``(batch, channel, time, frequency)``, on a logarithmic scale.
+        most: largest change in either direction, in the features' own unit; 0 changes nothing.
+        generator: source of the changes.
+
+    Raises:
+        InputError: ``x`` does not have four axes.
+        ConfigError: ``most`` is negative or not finite.
+    """
+    _size(x, TIME)
+    if not (math.isfinite(most) and most >= 0):
+        raise ConfigError(f"The largest change of loudness must not be negative, got {most!r}")
+    device = generator.device if generator is not None else "cpu"
+    drawn = torch.rand(len(x), generator=generator, device=device).to(x)
+    return x + ((2 * drawn - 1) * most)[:, None, None, None]
+
+
 def time_mask(
     x: Tensor,
     max_fraction: float,
