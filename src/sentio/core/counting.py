@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from sentio.core.calling import separate_operations
 from sentio.core.errors import UnknownNameError
 from sentio.core.staged import evaluating
 
@@ -111,7 +112,7 @@ def counted(module: nn.Module, inputs: Any, *, rule: str = "macs") -> tuple[Coun
     """The `Count`, and what the module gave for the first sample (on the meta device where it ran there)."""
     check_rule(rule)
     sample = _map_tensors(inputs, lambda tensor: tensor[:1])
-    with torch.inference_mode(), evaluating(module), _plain_attention():
+    with torch.inference_mode(), evaluating(module), separate_operations():
         try:
             state = {
                 name: torch.empty_like(tensor, device="meta")
@@ -187,17 +188,6 @@ class _Counting(_DispatchMode):  # type: ignore[misc]
 
     def _end(self, module: nn.Module, arguments: Any, output: Any) -> None:
         self._running.pop()
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Keep ``nn.MultiheadAttention`` and the encoder layers from running as one opaque operation."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 # What each operation does, given its output and its arguments

@@ -42,8 +42,6 @@ class Staged(nn.Module):
         input_shapes: input name -> shape without the batch axis; a single input is called ``main``.
         spec: how to build this network again, ``{"network": name, "options": {...}}``; set by
             `create_network`, None for a network that is not in the registry.
-        original: the whole module that the stages were cut from, sharing their parameters, if they were
-            cut by graph (`sentio.stage`): it is what trains end to end.
     """
 
     def __init__(
@@ -195,7 +193,8 @@ def stage_key(name: str) -> str:
 def evaluating(net: nn.Module) -> Iterator[None]:
     """Within this context a network is in eval mode; afterwards each module is in the mode it was in."""
     modes = [(module, module.training) for module in net.modules()]
-    net.eval()
+    for module, _ in modes:  # not net.eval(): a mode is restored only where it was noted
+        module.training = False
     try:
         yield
     finally:
