@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentio.core.errors import InputError, StageError
+
 #: What crosses a boundary: tensor name -> array, batch first. The usual single tensor is called ``main``.
 Boundary = dict[str, Any]
+#: What an exit reads: a boundary and one of its tensors.
+Read = tuple[str, str]
 #: The exit behind the last stage.
 FINAL = "final"
 #: The name of a boundary's tensor where there is only one.
 MAIN = "main"
 
 
-@dataclass(frozen=True)
-class ExitPoint:
+class ExitPoint(NamedTuple):
     """Where an exit sits and what it reads.
 
     ``after`` names the stage behind which it is evaluated; ``reads`` are (boundary, tensor) pairs, a
@@ -31,14 +35,23 @@ class ExitPoint:
 
     name: str
     after: str
-    reads: tuple[tuple[str, str], ...]
+    reads: tuple[Read, ...]
 
 
 class Row(Protocol):
-    """A network as the anytime loop sees it: stages and exits by name."""
+    """A network as the anytime loop sees it: stages and exits by name.
+
+    A row may also offer ``run_stages(names, boundary)``, which runs consecutive stages in one call; the loop
+    then comes back to Python only where an exit is due or reads, which a small network feels.
+    """
 
     @property
     def stage_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def exit_names(self) -> tuple[str, ...]:
+        """All exits in order, those switched off included; the last is ``final``."""
+        ...
 
     @property
     def exit_points(self) -> tuple[ExitPoint, ...]:
@@ -70,27 +83,31 @@ class Step:
     exit: str
     output: Any
     samples: NDArray[np.intp]
-    left: NDArray[np.bool_] = field(init=False)
+    _left: NDArray[np.bool_] | None = field(default=None, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self.left = np.zeros(len(self.samples), dtype=bool)
+    @property
+    def left(self) -> NDArray[np.bool_]:
+        """Which samples have been dropped here, ``(len(samples),)``."""
+        return np.zeros(len(self.samples), dtype=bool) if self._left is None else self._left
 
     def drop(self, mask: Any) -> None:
         """These samples leave: no later stage computes them.
 
+        To be called before the iteration goes on; called again, it drops these samples too.
+
         Args:
-            mask: booleans, shape ``(len(samples),)``.
+            mask: booleans, an array, tensor or list of shape ``(len(samples),)``.
 
         Raises:
-            ValueError: the mask does not have one entry per sample of this step.
+            InputError: the mask is not one boolean for each sample of this step.
         """
-        chosen = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask).astype(bool)
-        if chosen.shape != self.left.shape:
-            raise ValueError(
-                f"drop() at exit {self.exit!r} takes one boolean for each of the {len(self.left)} samples "
-                f"still in the batch, got shape {chosen.shape}"
+        chosen = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
+        if chosen.shape != self.samples.shape or chosen.dtype != np.bool_:
+            raise InputError(
+                f"drop() at exit {self.exit!r} takes one boolean for each of the {len(self.samples)} samples "
+                f"still in the batch, got {chosen.dtype} of shape {chosen.shape}"
             )
-        self.left |= chosen
+        self._left = chosen if self._left is None else self._left | chosen
 
 
 def anytime(
@@ -110,34 +127,74 @@ def anytime(
         evaluates: which exits to compute; all that are switched on if None. Computation ends at the last
             exit that is evaluated.
     """
-    points = [point for point in row.exit_points if evaluates is None or evaluates(point.name)]
-    at: dict[str, list[ExitPoint]] = {}
-    for point in points:
-        at.setdefault(point.after, []).append(point)
-    last_stage = points[-1].after if points else None
-
+    points = tuple(point for point in row.exit_points if evaluates is None or evaluates(point.name))
+    run_stages = getattr(row, "run_stages", None) or partial(_one_by_one, row)
     boundary = row.start(inputs)
     samples = np.arange(batch_size(boundary))
-    kept: dict[tuple[str, str], Any] = {}
-    for index, name in enumerate(row.stage_names):
-        boundary = row.run_stage(name, boundary)
-        due = at.get(name, [])
-        later = points_after(points, row.stage_names, index)
-        wanted = {read for point in [*due, *later] for read in point.reads}
-        kept = {key: value for key, value in kept.items() if key in wanted}
-        kept |= {(b, t): boundary[t] for b, t in wanted if b == name}
-        for point in due:
+    kept: dict[Read, Any] = {}
+    for leg in _legs(points, row.stage_names):
+        boundary = run_stages(leg.stages, boundary)
+        kept |= read_boundary(leg.stages[-1], boundary, leg.reads)
+        for point in leg.due:
             step = Step(point.name, row.run_exit(point.name, [kept[read] for read in point.reads]), samples)
             yield step
-            if step.left.any():
-                rows = np.flatnonzero(~step.left)
+            if step._left is not None and step._left.any():
+                rows = np.flatnonzero(~step._left)
                 if not len(rows):
                     return
                 samples = samples[rows]
                 boundary = {key: row.take(value, rows) for key, value in boundary.items()}
                 kept = {key: row.take(value, rows) for key, value in kept.items()}
-        if name == last_stage:
-            return
+        kept = {key: kept[key] for key in leg.later}
+
+
+class _Leg(NamedTuple):
+    """Stages that run without a stop, and what is due behind the last of them."""
+
+    stages: tuple[str, ...]
+    reads: tuple[Read, ...]  # of the boundary behind them
+    due: tuple[ExitPoint, ...]
+    later: tuple[Read, ...]  # of this and earlier boundaries, by later exits
+
+
+@lru_cache(maxsize=64)
+def _legs(points: tuple[ExitPoint, ...], stages: tuple[str, ...]) -> tuple[_Leg, ...]:
+    """The way from exit to exit; it stops behind each stage where an exit is due or reads."""
+    names = {name for point in points for name in (point.after, *(boundary for boundary, _ in point.reads))}
+    legs, begin, seen = [], 0, set()
+    for end in sorted(map(stages.index, names)):
+        name = stages[end]
+        due = tuple(point for point in points if point.after == name)
+        later = {read for point in points_after(points, stages, end) for read in point.reads}
+        reads = {read for read in later.union(*(point.reads for point in due)) if read[0] == name}
+        seen |= reads
+        legs.append(_Leg(stages[begin : end + 1], tuple(reads), due, tuple(later & seen)))
+        begin = end + 1
+    return tuple(legs)
+
+
+def _one_by_one(row: Row, names: tuple[str, ...], boundary: Boundary) -> Boundary:
+    for name in names:
+        boundary = row.run_stage(name, boundary)
+    return boundary
+
+
+def read_boundary(name: str, boundary: Boundary, wanted: Collection[Read]) -> dict[Read, Any]:
+    """What the ``wanted`` (boundary, tensor) pairs name in the boundary called ``name``.
+
+    Raises:
+        StageError: the boundary has no such tensor.
+    """
+    found = {}
+    for read in wanted:
+        if read[0] == name:
+            if read[1] not in boundary:
+                raise StageError(
+                    f"An exit reads tensor {read[1]!r} behind stage {name!r}, which gives only: "
+                    f"{', '.join(boundary)}"
+                )
+            found[read] = boundary[read[1]]
+    return found
 
 
 def points_after(points: Collection[ExitPoint], stages: tuple[str, ...], index: int) -> list[ExitPoint]:
@@ -146,5 +203,12 @@ def points_after(points: Collection[ExitPoint], stages: tuple[str, ...], index: 
 
 
 def batch_size(boundary: Mapping[str, Any]) -> int:
-    """The number of samples in a boundary: the common length of its tensors' first axes."""
-    return int(next(iter(boundary.values())).shape[0])
+    """The number of samples in a boundary: the common length of its tensors' first axes.
+
+    Raises:
+        InputError: there is no tensor, or their lengths differ.
+    """
+    sizes = {name: int(tensor.shape[0]) for name, tensor in boundary.items()}
+    if len(set(sizes.values())) != 1:
+        raise InputError(f"The tensors of a batch need one common first axis, got lengths {sizes}")
+    return next(iter(sizes.values()))

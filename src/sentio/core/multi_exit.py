@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentio.core import registry
-from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, Step, anytime
+from sentio.core.answering import Answers, answer
+from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, Step, anytime, read_boundary
 from sentio.core.errors import ConfigError, StageError, UnknownNameError
-from sentio.core.staged import Shape, Staged, as_boundary, as_value, stage_key
+from sentio.core.policy import ExitCosts, Policy
+from sentio.core.staged import Shape, Staged, as_boundary, as_value, evaluating, stage_key
+from sentio.core.task import Task
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class MultiExit(nn.Module):
         backbone: the network.
         branches: exit name -> module; takes the tensors it reads, gives an output.
         specs: one `ExitSpec` for each branch.
+
+    Raises:
+        StageError: branches and specs do not agree, or a name cannot be used.
+        UnknownNameError: an exit sits at, or reads, a stage that does not exist.
     """
 
     def __init__(
@@ -54,11 +63,17 @@ class MultiExit(nn.Module):
             raise StageError("Each branch needs a spec of the same name, in the same order")
         if FINAL in branches:
             raise StageError(f"The name {FINAL!r} belongs to the exit behind the last stage")
+        for spec in specs:
+            check_reads(spec, backbone.stage_names)
         self.backbone = backbone
-        order = sorted(specs, key=lambda spec: backbone.stage_names.index(spec.after))
-        self.specs: tuple[ExitSpec, ...] = tuple(order)
-        self.branches = nn.ModuleDict({stage_key(spec.name): branches[spec.name] for spec in order})
+        self.specs: tuple[ExitSpec, ...] = tuple(
+            sorted(specs, key=lambda spec: backbone.stage_names.index(spec.after))
+        )
+        self.branches = nn.ModuleDict()
+        for spec in self.specs:
+            _add_branch(self.branches, spec.name, branches[spec.name])
         self._off: frozenset[str] = frozenset()
+        self._points = self._points_on()
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -72,9 +87,7 @@ class MultiExit(nn.Module):
     @property
     def exit_points(self) -> tuple[ExitPoint, ...]:
         """The exits that are switched on, in order, ``final`` last."""
-        last = self.stage_names[-1]
-        points = [ExitPoint(s.name, s.after, s.reads) for s in self.specs if s.name not in self._off]
-        return (*points, ExitPoint(FINAL, last, ((last, MAIN),)))
+        return self._points
 
     def switch(self, *names: str, on: bool) -> None:
         """Switch exits on or off; with no names, all of them. ``final`` stays on."""
@@ -83,6 +96,12 @@ class MultiExit(nn.Module):
                 raise UnknownNameError("exit", name, self.exit_names[:-1])
         chosen = frozenset(names or self.exit_names[:-1])
         self._off = self._off - chosen if on else self._off | chosen
+        self._points = self._points_on()
+
+    @property
+    def switched_off(self) -> tuple[str, ...]:
+        """The exits that are switched off, in order."""
+        return tuple(spec.name for spec in self.specs if spec.name in self._off)
 
     def branch(self, name: str) -> nn.Module:
         """The module of one exit."""
@@ -96,7 +115,7 @@ class MultiExit(nn.Module):
         kept: dict[tuple[str, str], Tensor] = {}
         outputs: dict[str, Tensor] = {}
         for name, boundary in self.backbone.boundaries(x):
-            kept |= {(b, t): boundary[t] for p in points for b, t in p.reads if b == name}
+            kept |= read_boundary(name, boundary, {read for point in points for read in point.reads})
             for point in points:
                 if point.after == name:
                     outputs[point.name] = self.run_exit(point.name, [kept[read] for read in point.reads])
@@ -110,6 +129,35 @@ class MultiExit(nn.Module):
         """
         return anytime(self, x, evaluates=evaluates)
 
+    def predict(
+        self,
+        x: Any,
+        policy: Policy,
+        *,
+        task: Task | None = None,
+        costs: ExitCosts | None = None,
+        temperatures: Mapping[str, float] | None = None,
+    ) -> Answers:
+        """Answer every sample from the exit where the policy lets it leave, in eval mode, without gradients.
+
+        Args:
+            x: the input, batch first.
+            policy: e.g. ``sentio.Confidence(0.9)``.
+            task: says what confidence means; None for a classifier with logits as outputs.
+            costs: of the exits (``sentio.profile(net, x).costs``), for `Deadline` and `Budget`.
+            temperatures: exit -> temperature by which its output is divided.
+
+        Returns:
+            outputs ``(batch, ...)`` as numpy, the exit of each sample, confidence and milliseconds.
+        """
+        with evaluating(self) if self.training else nullcontext(), torch.inference_mode():
+            return answer(self, x, policy, task, costs=costs, temperatures=temperatures)
+
+    def _points_on(self) -> tuple[ExitPoint, ...]:
+        last = self.stage_names[-1]
+        points = [ExitPoint(s.name, s.after, s.reads) for s in self.specs if s.name not in self._off]
+        return (*points, ExitPoint(FINAL, last, ((last, MAIN),)))
+
     # The row, as the anytime loop sees it
 
     def start(self, inputs: Any) -> Boundary:
@@ -117,6 +165,14 @@ class MultiExit(nn.Module):
 
     def run_stage(self, name: str, boundary: Boundary) -> Boundary:
         return as_boundary(self.backbone.stages[stage_key(name)](as_value(boundary)))
+
+    def run_stages(self, names: Sequence[str], boundary: Boundary) -> Boundary:
+        """Run consecutive stages, the first of which takes ``boundary``; the boundary behind the last."""
+        value = as_value(boundary)
+        begin = self.stage_names.index(names[0])
+        for module in islice(self.backbone.stages.values(), begin, begin + len(names)):
+            value = module(value)
+        return as_boundary(value)
 
     def run_exit(self, name: str, tensors: list[Tensor]) -> Tensor:
         if name == FINAL:
@@ -128,7 +184,7 @@ class MultiExit(nn.Module):
         return array.index_select(0, torch.from_numpy(rows).to(array.device))
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
-        values: NDArray[Any] = array.detach().float().cpu().numpy()
+        values: NDArray[Any] = (array if array.dtype is torch.float32 else array.float()).numpy(force=True)
         return values
 
 
@@ -163,30 +219,66 @@ def add_exits(
     backbone = net.backbone if isinstance(net, MultiExit) else net
     branches = {s.name: net.branch(s.name) for s in net.specs} if isinstance(net, MultiExit) else {}
     specs = list(net.specs) if isinstance(net, MultiExit) else []
+    off = net.switched_off if isinstance(net, MultiExit) else ()
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     for stage_name in at:
         if stage_name not in backbone.stage_names:
             raise UnknownNameError("stage", stage_name, backbone.stage_names)
     names = list(at) if names is None else list(names)
-    pairs = [((stage, MAIN),) for stage in at] if reads is None else [tuple(r) for r in reads]
+    pairs = (
+        [((stage, MAIN),) for stage in at]
+        if reads is None
+        else [tuple((boundary, tensor) for boundary, tensor in wanted) for wanted in reads]
+    )
     if not len(at) == len(names) == len(pairs):
         raise ConfigError(f"{len(at)} stages, {len(names)} names and {len(pairs)} reads must be equally many")
     shapes = backbone.boundary_shapes(example)
     for name, stage_name, wanted in zip(names, at, pairs, strict=True):
         if name in branches or name == FINAL:
             raise ConfigError(f"An exit called {name!r} exists already; pass other names=")
-        found = tuple(_shape_read(shapes, backbone.stage_names, stage_name, *read) for read in wanted)
-        branches[name] = registry.build("exit", kind, found, classes, **options)
-        specs.append(ExitSpec(name, kind, stage_name, wanted, classes, dict(options), found))
-    return MultiExit(backbone, branches, specs)
+        spec = ExitSpec(name, kind, stage_name, wanted, classes, dict(options))
+        check_reads(spec, backbone.stage_names)
+        found = tuple(_shape_read(shapes, *read) for read in wanted)
+        branches[name] = registry.build("exit", kind, found, classes, **options).to(device)
+        specs.append(replace(spec, shapes=found))
+    result = MultiExit(backbone, branches, specs)
+    if off:
+        result.switch(*off, on=False)
+    return result
 
 
-def _shape_read(
-    shapes: dict[str, dict[str, Shape]], stages: tuple[str, ...], after: str, boundary: str, tensor: str
-) -> Shape:
-    if boundary not in shapes:
-        raise UnknownNameError("boundary", boundary, stages)
-    if stages.index(boundary) > stages.index(after):
-        raise ConfigError(f"An exit behind {after!r} cannot read boundary {boundary!r}, which comes later")
+def check_reads(spec: ExitSpec, stages: tuple[str, ...]) -> None:
+    """An exit sits behind a stage of the row, and reads nothing that comes later.
+
+    Raises:
+        UnknownNameError: there is no such stage or boundary.
+        ConfigError: it reads nothing, or a boundary behind its own place.
+    """
+    if spec.after not in stages:
+        raise UnknownNameError("stage", spec.after, stages)
+    if not spec.reads:
+        raise ConfigError(f"Exit {spec.name!r} reads nothing; name at least one (boundary, tensor)")
+    for boundary, _ in spec.reads:
+        if boundary not in stages:
+            raise UnknownNameError("boundary", boundary, stages)
+        if stages.index(boundary) > stages.index(spec.after):
+            raise ConfigError(
+                f"Exit {spec.name!r} behind {spec.after!r} cannot read boundary {boundary!r}, "
+                "which comes later"
+            )
+
+
+def _add_branch(branches: nn.ModuleDict, name: str, module: nn.Module) -> None:
+    key = stage_key(name)
+    try:
+        if key in branches:
+            raise KeyError(key)
+        branches.add_module(key, module)
+    except KeyError as error:  # PyTorch keeps some names for itself
+        raise StageError(f"An exit cannot be called {name!r} here; choose another name") from error
+
+
+def _shape_read(shapes: dict[str, dict[str, Shape]], boundary: str, tensor: str) -> Shape:
     if tensor not in shapes[boundary]:
         raise UnknownNameError(f"tensor at boundary {boundary!r}", tensor, tuple(shapes[boundary]))
     return shapes[boundary][tensor]

@@ -168,7 +168,9 @@ class Entropy:
 
 @dataclass(frozen=True)
 class Patience:
-    """Leave when the answer has not changed over ``tolerance`` further exits (PABEE, Zhou et al., NeurIPS 2020).
+    """Leave when the answer has not changed over ``tolerance`` further exits.
+
+    PABEE (Zhou et al., NeurIPS 2020).
 
     Args:
         tolerance: in how many exits in a row the answer is the same as in the exit before.
@@ -323,12 +325,11 @@ def policy_to_dict(policy: Policy) -> dict[str, Any]:
     Raises:
         ConfigError: it is not one of this library's policies.
     """
-    for name, kind in POLICIES.items():
-        if type(policy) is kind:
+    kind: type[Any] = type(policy)
+    for name, known in POLICIES.items():
+        if kind is known:
             return {"name": name, **{f.name: _plain(getattr(policy, f.name)) for f in fields(kind)}}
-    raise ConfigError(
-        f"A policy of type {type(policy).__name__} cannot be stored; use one of: {', '.join(POLICIES)}"
-    )
+    raise ConfigError(f"A policy of type {kind.__name__} cannot be stored; use one of: {', '.join(POLICIES)}")
 
 
 def policy_from_dict(values: Mapping[str, Any]) -> Policy:

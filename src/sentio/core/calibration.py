@@ -1,0 +1,180 @@
+"""Calibration on validation data, in numpy: temperatures, thresholds, and exits not worth having."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.core.confidence import softmax
+from sentio.core.errors import ConfigError
+from sentio.core.threshold_search import ThresholdSearch
+
+Floats = NDArray[np.floating[Any]]
+
+
+def negative_log_likelihood(logits: Floats, targets: NDArray[np.integer[Any]]) -> float:
+    """Mean negative log-likelihood of the targets; logits ``(sample, class)``."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]).mean())
+
+
+def expected_calibration_error(logits: Floats, targets: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
+    """ECE with bins of equal width over the largest probability (Guo et al., ICML 2017).
+
+    Args:
+        logits: ``(sample, class)``.
+        targets: class indices, ``(sample,)``.
+    """
+    probabilities = softmax(logits.astype(np.float64))
+    confidence = probabilities.max(axis=1)
+    gap = (probabilities.argmax(axis=1) == targets) - confidence
+    # Bins are closed on the right, as in the paper.
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / len(targets))
+
+
+def fit_temperature(
+    logits: Floats, targets: NDArray[np.integer[Any]], *, limits: tuple[float, float] = (0.05, 20.0)
+) -> float:
+    """The temperature that minimises the negative log-likelihood (Guo et al., ICML 2017).
+
+    The loss is convex in 1/T, so its minimum is where the slope changes sign, and bisection finds it. Where
+    all samples are right it falls towards T = 0, and the lower limit is given. 1.0 is given where no
+    temperature is better than none.
+
+    Args:
+        logits: ``(sample, class)``.
+        targets: class indices, ``(sample,)``.
+        limits: the temperatures between which to search.
+
+    Raises:
+        ConfigError: there are no samples.
+    """
+    if not len(logits):
+        raise ConfigError("A temperature cannot be fitted: the validation set is empty")
+    wide = logits.astype(np.float64)
+    target_mean = wide[np.arange(len(targets)), targets].mean()
+    low, high = np.log(limits[0]), np.log(limits[1])
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        # d NLL / d(1/T): the mean expected logit minus the mean logit of the target; positive: too sharp.
+        if (softmax(wide / np.exp(middle)) * wide).sum(axis=1).mean() > target_mean:
+            low = middle
+        else:
+            high = middle
+    found = float(np.exp((low + high) / 2.0))
+    better = negative_log_likelihood(wide / found, targets) < negative_log_likelihood(wide, targets)
+    return found if better else 1.0
+
+
+@dataclass(frozen=True)
+class Operating:
+    """Where a set of thresholds lands on the data it was fitted on.
+
+    Args:
+        thresholds: one per exit but the last; None where nobody leaves.
+        accuracy: share of samples answered rightly.
+        mean_macs: mean multiply-accumulates per sample.
+        share: share of samples leaving at each exit, the last included.
+    """
+
+    thresholds: tuple[float | None, ...]
+    accuracy: float
+    mean_macs: float
+    share: tuple[float, ...]
+
+
+def fit_thresholds(
+    confidence: Floats,
+    right: NDArray[np.bool_],
+    macs: Sequence[float],
+    *,
+    target_accuracy: float | None = None,
+    mean_macs: float | None = None,
+    candidates: int = 64,
+    seed: int = 0,
+) -> Operating:
+    """Thresholds that are cheapest at a target accuracy, or most accurate at a mean cost.
+
+    A local search over quantiles of each exit's confidences that moves two thresholds at a time, from
+    single exits, shared thresholds and seeded random starts: with up to three exits it finds the best
+    combination of those quantiles. The result always meets the goal on this data.
+
+    Args:
+        confidence: of each sample at each exit, ``(exit, sample)``, exits in order, the last included.
+        right: whether each exit answers each sample rightly, ``(exit, sample)``.
+        macs: cumulative cost of each exit, the exits before it included.
+        target_accuracy: between 0 and 1; give this or ``mean_macs``.
+        mean_macs: upper bound on the mean cost per sample.
+        candidates: thresholds tried per exit.
+        seed: of the random starts.
+
+    Raises:
+        ConfigError: both or neither goal is given, the arrays do not fit each other, or the goal cannot be
+            met; says what can.
+    """
+    if (target_accuracy is None) == (mean_macs is None):
+        raise ConfigError("Give either target_accuracy or mean_macs, to fit thresholds for")
+    if confidence.ndim != 2 or right.shape != confidence.shape or len(macs) != len(confidence):
+        raise ConfigError(
+            "Thresholds need confidence and right of one shape (exit, sample) and a cost for each exit, "
+            f"got {confidence.shape}, {right.shape} and {len(macs)} costs"
+        )
+    if max(macs) <= 0:
+        raise ConfigError("Thresholds cannot be fitted: the exits cost nothing; count their MACs first")
+    if not confidence.shape[1]:
+        raise ConfigError("Thresholds cannot be fitted: the validation set is empty")
+    search = ThresholdSearch(confidence, right, macs, candidates)
+    starts = search.starts(seed)
+    if mean_macs is not None:
+        point = search.most_accurate(starts, max_cost=mean_macs / max(macs))
+        if point is None:
+            raise ConfigError(
+                f"A mean of {mean_macs:,.0f} MACs cannot be met: the cheapest exit alone costs "
+                f"{min(macs):,.0f}, so ask for at least that"
+            )
+    else:
+        assert target_accuracy is not None
+        point = search.cheapest(starts, min_accuracy=target_accuracy)
+        if point is None:  # every start misses it, but exits together may be better than each of them
+            best = search.most_accurate(starts)
+            assert best is not None
+            point = search.cheapest([best], min_accuracy=target_accuracy)
+            if point is None:
+                top = right[search.leaves(best), np.arange(right.shape[1])].mean()
+                raise ConfigError(
+                    f"No thresholds reach the target accuracy {target_accuracy:.4f} on the validation data; "
+                    f"the most accurate have {top:.4f}, so ask for at most that"
+                )
+    leaves = search.leaves(point)
+    share = tuple(float((leaves == exit).mean()) for exit in range(len(macs)))
+    return Operating(
+        tuple(value if part else None for value, part in zip(search.thresholds(point), share, strict=False)),
+        float(right[leaves, np.arange(right.shape[1])].mean()),
+        float(np.asarray(macs, dtype=np.float64)[leaves].mean()),
+        share,
+    )
+
+
+def impractical(names: Sequence[str], accuracy: Sequence[float], macs: Sequence[float]) -> tuple[str, ...]:
+    """Exits that are not strictly better than every cheaper one (Bakhtiarnia et al. 2022: "impractical").
+
+    Of two exits of the same cost the less accurate one is impractical too; of two that are the same in both,
+    neither is.
+
+    Args:
+        names, accuracy, macs: of each exit, in any order.
+    """
+    exits = list(zip(names, accuracy, macs, strict=True))
+    return tuple(
+        name
+        for name, score, cost in exits
+        if any(
+            (other_cost < cost and other_score >= score) or (other_cost == cost and other_score > score)
+            for _, other_score, other_cost in exits
+        )
+    )

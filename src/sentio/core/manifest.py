@@ -1,0 +1,209 @@
+"""What ``sentio.json`` says, as checked values.
+
+A manifest may come from anywhere, so everything that later code relies on is checked here: fields and types,
+the format's version, and that stages, exits, graphs, costs and files fit each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sentio.core.anytime import FINAL, MAIN
+from sentio.core.errors import ArtifactError
+
+#: raised by one when a change of the format needs a migration
+SCHEMA = 1
+MANIFEST = "sentio.json"
+#: keys of the graphs
+STAGE, EXIT = "stage:", "exit:"
+
+#: ``/`` between parts; a part is letters, digits, ``_`` and ``-`` with single dots inside
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*(/[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*)*")
+
+Name = Annotated[str, Field(min_length=1)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FileFacts(_Strict):
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class ExitFacts(_Strict):
+    """An exit: what it reads, and how to build its branch again; ``on`` is whether it is switched on."""
+
+    name: Name
+    kind: Name
+    after: Name
+    reads: list[tuple[str, str]] = Field(min_length=1)
+    outputs: Size
+    options: dict[str, Any] = {}
+    shapes: list[list[Size]] = []
+    on: bool = True
+
+
+class NetworkFacts(_Strict):
+    """The row of stages, and how to build it again where it is a registered network."""
+
+    name: Name | None = None
+    options: dict[str, Any] = {}
+    stages: list[Name] = Field(min_length=1)
+    input_shapes: dict[str, list[Size]] = Field(min_length=1)
+
+
+class GraphFacts(_Strict):
+    """One ONNX file: the tensors it takes and gives, in its own order.
+
+    A stage names tensors of its boundaries, an exit names what it reads as ``boundary/tensor``.
+    """
+
+    file: Name
+    inputs: list[str] = Field(min_length=1)
+    outputs: list[str] = Field(min_length=1)
+
+
+class CostFacts(_Strict):
+    names: list[str]
+    macs: list[Annotated[float, Field(ge=0)]]
+    ms: list[Annotated[float, Field(ge=0)]] | None = None
+
+
+class NamedFacts(_Strict):
+    """Something from a registry, with the settings it is built from."""
+
+    name: Name
+    settings: dict[str, Any] = {}
+
+
+class Manifest(_Strict):
+    """All of ``sentio.json``."""
+
+    format: Literal["sentio-artifact"] = "sentio-artifact"
+    version: int = SCHEMA
+    sentio: str
+    name: str
+    network: NetworkFacts
+    exits: list[ExitFacts] = []
+    graphs: dict[str, GraphFacts] = {}
+    frontend: NamedFacts | None = None
+    task: NamedFacts
+    policy: dict[str, Any]
+    temperatures: dict[str, Annotated[float, Field(gt=0)]] = {}
+    costs: CostFacts | None = None
+    card: dict[str, Any] = {}
+    files: dict[str, FileFacts] = {}
+
+    def exit_names(self) -> tuple[str, ...]:
+        """All exits in order of evaluation, ``final`` last."""
+        order = sorted(self.exits, key=lambda e: self.network.stages.index(e.after))
+        return (*(e.name for e in order), FINAL)
+
+
+def read_manifest(values: Any, where: str) -> Manifest:
+    """Check a manifest's plain values.
+
+    Raises:
+        ArtifactError: foreign, newer, or not valid; names the first thing that is wrong.
+    """
+    if not isinstance(values, Mapping) or values.get("format") != "sentio-artifact":
+        raise ArtifactError(f"{where} is not a Sentio artifact: its {MANIFEST} does not say so")
+    version = values.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ArtifactError(
+            f"Artifact {where} is damaged: its format version is {version!r}; copy or export it again"
+        )
+    if version > SCHEMA:
+        raise ArtifactError(
+            f"Artifact {where} has format version {version}, this Sentio reads up to {SCHEMA}; "
+            "update with: pip install -U sentio"
+        )
+    try:
+        manifest = Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(
+            f"Artifact {where} is damaged at {place!r} in {MANIFEST} ({first['msg'].lower()}); "
+            "copy or export it again"
+        ) from error
+    for name in [*manifest.files, *(graph.file for graph in manifest.graphs.values())]:
+        if not _SAFE_NAME.fullmatch(name):
+            raise ArtifactError(
+                f"Artifact {where} is refused: {name!r} is not a plain relative file name; "
+                "trust no artifact that tries this"
+            )
+    for problem in _problems(manifest):
+        raise ArtifactError(f"Artifact {where} is damaged: {problem}; copy or export it again")
+    return manifest
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """What does not fit together, one clause each; later checks rely on earlier ones having passed."""
+    stages, exits = manifest.network.stages, [e.name for e in manifest.exits]
+    if len(set(stages)) < len(stages):
+        yield f"stage names repeat in {', '.join(stages)}"
+    if len({*exits, FINAL}) <= len(exits):
+        yield f"exit names repeat in {', '.join([*exits, FINAL])}"
+    for e in manifest.exits:
+        if e.after not in stages:
+            yield f"exit {e.name!r} sits after {e.after!r}, which is no stage"
+        for boundary, _ in e.reads:
+            if boundary not in stages or stages.index(boundary) > stages.index(e.after):
+                yield f"exit {e.name!r} reads {boundary!r}, which is no stage up to its own"
+    known = manifest.exit_names()
+    for what, names in (("temperatures", manifest.temperatures), ("costs", _cost_names(manifest))):
+        for name in names:
+            if name not in known:
+                yield f"{what} names {name!r}, which is no exit"
+    costs = manifest.costs
+    if costs is not None:
+        counts = {len(costs.names), len(costs.macs), len(costs.ms if costs.ms is not None else costs.macs)}
+        if len(counts) > 1 or len(set(costs.names)) < len(costs.names):
+            yield "costs do not give one figure for each exit"
+    if manifest.graphs:
+        yield from _graph_problems(manifest)
+
+
+def _graph_problems(manifest: Manifest) -> Iterator[str]:
+    graphs = manifest.graphs
+    wanted = [STAGE + name for name in manifest.network.stages] + [EXIT + e.name for e in manifest.exits]
+    for key in wanted:
+        if key not in graphs:
+            yield f"graphs has no {key!r}"
+    for key, graph in graphs.items():
+        if key not in wanted:
+            yield f"graphs names {key!r}, which is neither a stage nor an exit"
+        if graph.file not in manifest.files:
+            yield f"graph {key!r} is in {graph.file!r}, which is not among its files"
+    given = list(manifest.network.input_shapes)
+    for name in manifest.network.stages:
+        graph = graphs[STAGE + name]
+        for tensor in graph.inputs:
+            if tensor not in given:
+                yield f"stage {name!r} takes {tensor!r}; the one before it gives {', '.join(given)}"
+        if len(set(graph.outputs)) < len(graph.outputs):
+            yield f"stage {name!r} gives a tensor twice: {', '.join(graph.outputs)}"
+        given = graph.outputs
+    if MAIN not in given:
+        yield f"the last stage gives no {MAIN!r}"
+    for e in manifest.exits:
+        graph = graphs[EXIT + e.name]
+        if graph.inputs != [f"{boundary}/{tensor}" for boundary, tensor in e.reads]:
+            yield f"the graph of exit {e.name!r} does not take what the exit reads"
+        if len(graph.outputs) != 1:
+            yield f"the graph of exit {e.name!r} gives {len(graph.outputs)} tensors instead of one"
+        for boundary, tensor in e.reads:
+            if tensor not in graphs[STAGE + boundary].outputs:
+                yield f"exit {e.name!r} reads {tensor!r} behind {boundary!r}, which does not give it"
+
+
+def _cost_names(manifest: Manifest) -> list[str]:
+    return [] if manifest.costs is None else manifest.costs.names

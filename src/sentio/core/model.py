@@ -1,0 +1,221 @@
+"""A model: front end, network, task and policy as one thing that answers.
+
+No PyTorch here: the network is a `Row`, in PyTorch or as exported stages, and this is the only path of
+inference over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.core.answering import Answers, answer, calibrated_output, check_temperatures
+from sentio.core.anytime import FINAL, MAIN, Row, anytime
+from sentio.core.errors import ConfigError, InputError
+from sentio.core.features import FrontEnd
+from sentio.core.policy import ExitCosts, Fixed, Policy
+from sentio.core.prediction import Label
+from sentio.core.task import Task
+
+
+class RuntimeRow(Row, Protocol):
+    """A row that takes numpy arrays, and says what it runs on."""
+
+    runtime: str
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each input without the batch axis; empty where it is not known."""
+        ...
+
+
+class Model:
+    """Answers about recordings, from the earliest exit that the policy accepts.
+
+    May be used from several threads.
+
+    Args:
+        row: the network.
+        task: the meaning of its outputs.
+        frontend: recordings to features; None for a model that takes features only.
+        policy: who leaves when, unless a call says otherwise; by default everybody at the last exit.
+        temperatures: exit -> temperature.
+        costs: of the exits.
+        card: measured results and where they come from, plain values.
+        name: what the model is called in messages and cards.
+
+    Raises:
+        ConfigError: a temperature is not a positive number.
+    """
+
+    def __init__(
+        self,
+        row: RuntimeRow,
+        task: Task,
+        *,
+        frontend: FrontEnd | None = None,
+        policy: Policy | None = None,
+        temperatures: Mapping[str, float] | None = None,
+        costs: ExitCosts | None = None,
+        card: Mapping[str, Any] | None = None,
+        name: str = "model",
+    ) -> None:
+        self.row = row
+        self.task = task
+        self.frontend = frontend
+        self.policy: Policy = policy or Fixed(FINAL)
+        check_temperatures(temperatures or {})
+        self.temperatures = dict(temperatures or {})
+        self.costs = costs
+        self.card = dict(card or {})
+        self.name = name
+
+    @property
+    def runtime(self) -> str:
+        """``torch`` or ``edge``."""
+        return self.row.runtime
+
+    @property
+    def exit_names(self) -> tuple[str, ...]:
+        """The exits that are switched on, in order, ``final`` last."""
+        return tuple(point.name for point in self.row.exit_points)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each input of the network without the batch axis; empty where nothing says."""
+        return dict((self.row if self.frontend is None else self.frontend).input_shapes)
+
+    @property
+    def network(self) -> Any:
+        """The PyTorch network.
+
+        Raises:
+            ConfigError: the model runs on exported stages.
+        """
+        if not hasattr(self.row, "net"):
+            raise ConfigError(f"Model {self.name!r} runs without PyTorch; load it with runtime='torch'")
+        return self.row.net
+
+    def predict(
+        self,
+        source: Any,
+        *,
+        policy: Policy | None = None,
+        only: Sequence[str] | None = None,
+        hop: float | None = None,
+    ) -> Label:
+        """Answer about one recording.
+
+        A recording longer than the model's window is answered window by window, and merged.
+
+        Args:
+            source: a path, or samples with their rate as ``(array, hertz)``.
+            policy: instead of the model's own.
+            only: labels of interest; another best label is answered as "none of these".
+            hop: distance of windows in seconds; by default the window itself.
+
+        Raises:
+            InputError: the recording cannot be used.
+            ConfigError: the model has no front end; the policy does not fit.
+        """
+        if self.frontend is None:
+            raise ConfigError(f"Model {self.name!r} takes features, not files; call answer(features)")
+        begun = perf_counter()
+        prepared = self.frontend.prepare(source, hop=hop)
+        preparing = (perf_counter() - begun) * 1000.0 / len(prepared.inputs)
+        silence = self.task.silence()
+        parts: list[Label] = []
+        used: list[str] = []
+        for index, window in enumerate(prepared.inputs):
+            if prepared.silent[index] and silence is not None:
+                part = replace(silence, milliseconds=preparing)
+            else:
+                answers = self.answer(window[None], policy=policy)
+                used += answers.exit_names()
+                part = self.task.decode(
+                    answers.outputs[0],
+                    exit=used[-1],
+                    milliseconds=preparing + float(answers.ms[0]),
+                    only=only,
+                )
+            parts.append(part.at(float(prepared.starts[index]), float(prepared.ends[index])))
+        deepest = max(used, key=self.exit_names.index, default=FINAL)
+        return replace(self.task.merge(parts, exit=deepest, only=only), notes=prepared.notes)
+
+    def answer(self, inputs: Any, *, policy: Policy | None = None) -> Answers:
+        """Answer about features, batch first.
+
+        Args:
+            inputs: array of the network's input shape with a batch axis in front, or named arrays; computed
+                in float32.
+            policy: instead of the model's own.
+
+        Raises:
+            InputError: features of another shape, or that are not finite.
+            ConfigError: the policy does not fit.
+        """
+        return answer(
+            self.row,
+            self._checked(inputs),
+            policy or self.policy,
+            self.task,
+            costs=self.costs,
+            temperatures=self.temperatures,
+        )
+
+    def outputs(self, inputs: Any, *, batch: int = 64) -> dict[str, NDArray[Any]]:
+        """The calibrated output of every exit for every sample, ``{exit: (sample, ...)}``.
+
+        Args:
+            inputs: as `answer` takes them.
+            batch: samples computed at once.
+
+        Raises:
+            InputError: features of another shape, or that are not finite.
+        """
+        arrays = self._checked(inputs)
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in self.exit_names}
+        for start in range(0, len(next(iter(arrays.values()))), batch):
+            part = {name: array[start : start + batch] for name, array in arrays.items()}
+            for step in anytime(self.row, part):
+                found[step.exit].append(calibrated_output(self.row, step, self.task, self.temperatures))
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def _checked(self, inputs: Any) -> dict[str, Any]:
+        """The inputs by name; arrays of numpy as float32."""
+        arrays = dict(inputs) if isinstance(inputs, Mapping) else {MAIN: inputs}
+        wanted = self.input_shapes
+        if wanted and arrays.keys() != wanted.keys():
+            raise InputError(
+                f"Model {self.name!r} takes inputs {', '.join(wanted)}; got {', '.join(arrays) or 'none'}"
+            )
+        for name, given in arrays.items():
+            if not hasattr(given, "shape"):
+                raise InputError(
+                    f"Model {self.name!r} takes arrays of features; got {type(given).__name__} for {name!r}"
+                )
+            shape = tuple(given.shape)
+            if wanted and shape[1:] != tuple(wanted[name]):
+                raise InputError(
+                    f"Model {self.name!r} takes input {name!r} of shape (batch, "
+                    f"{', '.join(map(str, wanted[name]))}), got {shape}"
+                )
+            if not shape or shape[0] == 0:
+                raise InputError(f"Model {self.name!r} got an empty batch for input {name!r}, shape {shape}")
+            if isinstance(given, np.ndarray):
+                arrays[name] = self._finite(name, given)
+        return arrays
+
+    def _finite(self, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"Input {name!r} of model {self.name!r} holds {array.dtype}, not numbers")
+        with np.errstate(over="ignore"):
+            values = array.astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            raise InputError(f"Input {name!r} of model {self.name!r} holds NaN or infinite values")
+        return values

@@ -1,0 +1,40 @@
+"""Typed answers: what `Model.predict` gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class for one recording or window.
+
+    Args:
+        label: the class; None means "none of these".
+        score: the probability of the best class, also where the answer is none.
+        exit: the exit that answered; for several windows the deepest one used.
+        milliseconds: time to the answer, reading and features included; the sum over windows.
+        scores: probability by class, largest first.
+        start, end: seconds in the recording.
+        windows: the parts, where the recording was longer than one window.
+        notes: what was odd about the input, one sentence each.
+    """
+
+    label: str | None
+    score: float
+    exit: str
+    milliseconds: float
+    scores: dict[str, float] = field(default_factory=dict)
+    start: float = 0.0
+    end: float = 0.0
+    windows: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def at(self, start: float, end: float) -> Label:
+        """The same answer placed in a recording."""
+        return replace(self, start=start, end=end)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)

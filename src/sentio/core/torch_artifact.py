@@ -1,0 +1,185 @@
+"""The PyTorch side of an artifact: weights in, weights out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from sentio.core import registry
+from sentio.core.artifact import (
+    WEIGHTS,
+    ArtifactFiles,
+    CostFacts,
+    ExitFacts,
+    Manifest,
+    NamedFacts,
+    NetworkFacts,
+    write_artifact,
+)
+from sentio.core.errors import ArtifactError, ConfigError, SentioError
+from sentio.core.model import Model
+from sentio.core.multi_exit import ExitSpec, MultiExit
+from sentio.core.policy import policy_to_dict
+from sentio.core.staged import Staged, create_network
+from sentio.core.torch_row import TorchRow
+
+
+def save(
+    model: Model, path: str | Path, *, graphs: tuple[dict[str, Any], dict[str, bytes]] | None = None
+) -> Path:
+    """Write a model as an artifact.
+
+    Args:
+        model: with a PyTorch network.
+        path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
+        graphs: exported stages: their manifest entries and their files (`sentio.export` passes them).
+
+    Returns:
+        The path.
+
+    Raises:
+        ArtifactError: it cannot be written there.
+        ConfigError: the model has no PyTorch network, or the network does not know its input shape.
+    """
+    net: MultiExit = model.network
+    entries, files = graphs or ({}, {})
+    manifest = describe(model).model_copy(update={"graphs": entries})
+    # Copies, because safetensors refuses two names of one tensor.
+    state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in net.state_dict().items()}
+    return write_artifact(path, manifest, {WEIGHTS: save_tensors(state), **files})
+
+
+def describe(model: Model) -> Manifest:
+    """A model's manifest, without its files.
+
+    Raises:
+        ConfigError: the network does not know its input shape, or the policy is not one of this library's.
+    """
+    from sentio import __version__
+
+    net: MultiExit = model.network
+    backbone = net.backbone
+    spec = backbone.spec or {}
+    frontend, costs = model.frontend, model.costs
+    return Manifest(
+        sentio=__version__,
+        name=model.name,
+        network=NetworkFacts(
+            name=spec.get("network"),
+            options=spec.get("options", {}),
+            stages=list(backbone.stage_names),
+            input_shapes={name: list(shape) for name, shape in known_shapes(model).items()},
+        ),
+        exits=[
+            ExitFacts(
+                name=s.name,
+                kind=s.kind,
+                after=s.after,
+                reads=list(s.reads),
+                outputs=s.outputs,
+                options=s.options,
+                shapes=[list(shape) for shape in s.shapes],
+                on=s.name not in net.switched_off,
+            )
+            for s in net.specs
+        ],
+        frontend=None if frontend is None else NamedFacts(name=frontend.name, settings=frontend.settings()),
+        task=NamedFacts(name=model.task.name, settings=model.task.settings()),
+        policy=policy_to_dict(model.policy),
+        temperatures=model.temperatures,
+        costs=None
+        if costs is None
+        else CostFacts(
+            names=list(costs.names), macs=list(costs.macs), ms=None if costs.ms is None else list(costs.ms)
+        ),
+        card=model.card,
+    )
+
+
+def known_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """The shapes of the network's inputs, without the batch axis.
+
+    Raises:
+        ConfigError: neither the front end nor the network says.
+    """
+    if not model.input_shapes:
+        raise ConfigError(
+            f"The network of model {model.name!r} does not know its input shape; give Staged input_shapes="
+        )
+    return model.input_shapes
+
+
+def open_row(files: ArtifactFiles, *, network: Any = None) -> TorchRow:
+    """The network of an artifact, with its weights.
+
+    Args:
+        files: of the artifact.
+        network: a `MultiExit` or `Staged` to load the weights into, for one that is not in the registry.
+
+    Raises:
+        ArtifactError: no weights, or weights that do not fit.
+    """
+    if not files.has(WEIGHTS):
+        raise ArtifactError(
+            f"Artifact {files.path} holds no weights for PyTorch; load it with runtime='edge'"
+        )
+    net = _rebuild(files) if network is None else network
+    if isinstance(net, Staged):
+        net = MultiExit(net)
+    if not net.backbone.input_shapes:
+        net.backbone.input_shapes = _input_shapes(files.manifest)
+    try:
+        net.load_state_dict(load_tensors(files.read(WEIGHTS)), strict=True)
+    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        reason = str(error).strip().split("\n")[-1].strip()
+        raise ArtifactError(f"Artifact {files.path}: its weights do not fit its network: {reason}") from error
+    return TorchRow(net)
+
+
+def _rebuild(files: ArtifactFiles) -> MultiExit:
+    manifest = files.manifest
+    facts = manifest.network
+    if facts.name is None:
+        edge = ", or load it with runtime='edge'" if manifest.graphs else ""
+        raise ArtifactError(
+            f"Artifact {files.path} holds a network that is not in the registry; "
+            f"pass network= of the same structure{edge}"
+        )
+    try:
+        backbone = create_network(facts.name, **facts.options)
+        backbone.input_shapes = _input_shapes(manifest)
+        if list(backbone.stage_names) != facts.stages:
+            raise ConfigError(
+                f"it has stages {', '.join(facts.stages)}, and network {facts.name!r} here has "
+                f"{', '.join(backbone.stage_names)}"
+            )
+        specs = [
+            ExitSpec(
+                e.name, e.kind, e.after, tuple(e.reads), e.outputs, e.options, tuple(map(tuple, e.shapes))
+            )
+            for e in manifest.exits
+        ]
+        branches = {s.name: registry.build("exit", s.kind, s.shapes, s.outputs, **s.options) for s in specs}
+        net = MultiExit(backbone, branches, specs)
+    except (
+        SentioError,
+        RuntimeError,
+        MemoryError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:
+        raise ArtifactError(f"Artifact {files.path} does not fit this version of Sentio: {error}") from error
+    off = [e.name for e in manifest.exits if not e.on]
+    if off:
+        net.switch(*off, on=False)
+    return net
+
+
+def _input_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in manifest.network.input_shapes.items()}

@@ -1,0 +1,206 @@
+"""A model's stages and exits as ONNX graphs, one each, with a dynamic batch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sentio.core.anytime import Boundary
+from sentio.core.artifact import check_target
+from sentio.core.errors import ConfigError, MissingExtraError
+from sentio.core.manifest import EXIT, STAGE, GraphFacts
+from sentio.core.model import Model
+from sentio.core.multi_exit import MultiExit
+from sentio.core.staged import as_boundary, as_value, evaluating
+from sentio.core.torch_artifact import known_shapes, save
+
+OPSET = 18
+#: largest accepted difference of a class probability to PyTorch
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote.
+
+    Args:
+        path: the artifact.
+        bytes: of each graph, by ``stage:NAME`` and ``exit:NAME``.
+        difference: largest difference of a class probability to PyTorch on random features.
+    """
+
+    path: Path
+    bytes: dict[str, int]
+    difference: float
+
+
+def export(model: Model, path: str | Path) -> Exported:
+    """Write a model for the box: the same artifact, with every stage and exit as an ONNX graph.
+
+    Args:
+        model: with a PyTorch network.
+        path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
+
+    Raises:
+        MissingExtraError: the exporter is not installed.
+        ConfigError: a stage cannot be exported (names it), its graph disagrees with PyTorch, or the input's
+            shape is not known.
+        ArtifactError: it cannot be written there.
+    """
+    from sentio.core.loading import load
+
+    check_target(path)
+    shapes = known_shapes(model)
+    graphs, files = export_graphs(model.network, shapes)
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files))
+        difference = _difference(model, load(draft, runtime="edge"), shapes)
+    if difference > TOLERANCE:
+        raise ConfigError(
+            f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
+            "probability, so nothing was written; please report this network"
+        )
+    written = save(model, path, graphs=(graphs, files))
+    return Exported(written, {key: len(files[facts.file]) for key, facts in graphs.items()}, difference)
+
+
+def export_graphs(
+    net: MultiExit, input_shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, GraphFacts], dict[str, bytes]]:
+    """Every stage and exit as ONNX.
+
+    Graph inputs are called ``in_0``, ``in_1``, … and outputs ``out_0``, …; the facts say which tensor of the
+    boundary each one is.
+
+    Returns:
+        facts by ``stage:NAME`` and ``exit:NAME``, and file contents by name.
+    """
+    if find_spec("onnxscript") is None:  # PyTorch's exporter needs it, and says so less clearly
+        raise MissingExtraError("The ONNX exporter", "export")
+    generator = torch.Generator().manual_seed(0)
+    boundary: Boundary = {
+        name: torch.randn(2, *shape, generator=generator) for name, shape in input_shapes.items()
+    }
+    graphs: dict[str, GraphFacts] = {}
+    files: dict[str, bytes] = {}
+    kept: dict[tuple[str, str], Tensor] = {}
+
+    def add(key: str, label: str, module: nn.Module, inputs: Boundary, packed: bool) -> Boundary:
+        file = f"stages/{len(files):02d}-{_plain(label)}.onnx"
+        files[file], outputs = _to_onnx(key, module, inputs, packed)
+        graphs[key] = GraphFacts(file=file, inputs=list(inputs), outputs=list(outputs))
+        return outputs
+
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    net = net.cpu()
+    try:
+        with evaluating(net), torch.no_grad():
+            for name in net.stage_names:
+                boundary = add(STAGE + name, name, net.backbone.stage(name), boundary, True)
+                kept |= {(name, tensor): value for tensor, value in boundary.items()}
+                for spec in net.specs:
+                    if spec.after == name:
+                        reads = {f"{b}/{t}": kept[b, t] for b, t in spec.reads}
+                        add(EXIT + spec.name, f"exit-{spec.name}", net.branch(spec.name), reads, False)
+    finally:
+        net.to(device)
+    return graphs, files
+
+
+class _Flat(nn.Module):
+    """A stage with its named tensors as positional arguments and outputs, as an ONNX graph has them."""
+
+    def __init__(self, module: nn.Module, inputs: list[str], outputs: list[str], packed: bool) -> None:
+        super().__init__()
+        self.module, self.inputs, self.outputs, self.packed = module, inputs, outputs, packed
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if self.packed:
+            value = self.module(as_value(dict(zip(self.inputs, tensors, strict=True))))
+        else:
+            value = self.module(*tensors)
+        boundary = as_boundary(value)
+        # An output that is an input as it came needs a node of its own to bear its name.
+        given = {id(tensor) for tensor in tensors}
+        return tuple(
+            boundary[name].clone() if id(boundary[name]) in given else boundary[name] for name in self.outputs
+        )
+
+
+def _to_onnx(key: str, module: nn.Module, inputs: Boundary, packed: bool) -> tuple[bytes, Boundary]:
+    """One module as ONNX, and what it gives for these inputs."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    try:
+        with _quiet():
+            outputs = as_boundary(module(as_value(inputs)) if packed else module(*inputs.values()))
+            program = torch.onnx.export(
+                _Flat(module, list(inputs), list(outputs), packed).eval(),
+                tuple(tensor.contiguous() for tensor in inputs.values()),
+                dynamo=True,
+                dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),),
+                input_names=[f"in_{i}" for i in range(len(inputs))],
+                output_names=[f"out_{i}" for i in range(len(outputs))],
+                opset_version=OPSET,
+                verbose=False,
+            )
+            # Node metadata quotes source lines and the paths of this machine.
+            ClearMetadataAndDocStringPass()(program.model)
+    except Exception as error:  # the exporter wraps whatever the network raised in types of its own
+        what, name = key.split(":", 1)
+        raise ConfigError(
+            f"{what.capitalize()} {name!r} cannot be exported to ONNX: {_reason(error)}"
+        ) from error
+    buffer = io.BytesIO()
+    program.save(buffer, external_data=False)
+    return buffer.getvalue(), outputs
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost error, in plain text."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0][:300]
+    return text or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The exporter reports progress and advice to users of its own interface; none of it is for ours."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _difference(model: Model, exported: Model, shapes: dict[str, tuple[int, ...]]) -> float:
+    from sentio.core.confidence import softmax
+
+    generator = np.random.default_rng(0)
+    arrays = {
+        name: generator.standard_normal((3, *shape)).astype(np.float32) for name, shape in shapes.items()
+    }
+    features: Any = as_value(arrays)
+    ours, theirs = model.outputs(features), exported.outputs(features)
+    return max(float(np.abs(softmax(ours[name]) - softmax(theirs[name])).max()) for name in ours)
+
+
+def _plain(label: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in label)

@@ -1,0 +1,237 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentio.core.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    fit_thresholds,
+    impractical,
+    negative_log_likelihood,
+)
+from sentio.core.confidence import softmax
+from sentio.core.errors import ConfigError
+
+
+def exits_of(seed, *, exits=3, samples=60, classes=4):
+    """Confidence and rightness of exits that get better, ``(exit, sample)``, and their costs."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(classes, size=samples)
+    ease = generator.exponential(size=samples)
+    logits = generator.normal(size=(exits, samples, classes))
+    for index in range(exits):
+        logits[index, np.arange(samples), targets] += (1 + index) * ease
+    right = logits.argmax(axis=-1) == targets
+    return softmax(logits).max(axis=-1), right, [100.0 * (1 + index) ** 2 for index in range(exits)]
+
+
+def operate(confidence, right, macs, thresholds):
+    """Accuracy and mean cost at given thresholds, sample by sample."""
+    hits, spent = [], []
+    for sample in range(confidence.shape[1]):
+        exit = next(
+            (e for e, t in enumerate(thresholds) if t is not None and confidence[e, sample] >= t),
+            len(macs) - 1,
+        )
+        hits.append(right[exit, sample])
+        spent.append(macs[exit])
+    return float(np.mean(hits)), float(np.mean(spent))
+
+
+def all_points(confidence, right, macs, values=None):
+    """Accuracy and mean cost of every combination of thresholds; by default at every sample's confidence."""
+    grids = [[*(np.unique(row) if values is None else values), np.inf] for row in confidence[:-1]]
+    for chosen in product(*grids):
+        leaves = np.full(confidence.shape[1], len(macs) - 1)
+        for exit in reversed(range(len(chosen))):
+            leaves[confidence[exit] >= chosen[exit]] = exit
+        yield right[leaves, np.arange(len(leaves))].mean(), np.asarray(macs)[leaves].mean()
+
+
+# temperature
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 2.5, 7.0])
+def test_a_known_temperature_is_recovered(true):
+    generator = np.random.default_rng(0)
+    calibrated = generator.normal(scale=2.0, size=(20_000, 5))
+    drawn = (softmax(calibrated).cumsum(axis=1) < generator.random((20_000, 1))).sum(axis=1)
+    assert fit_temperature((calibrated * true).astype(np.float32), drawn) == pytest.approx(true, rel=0.04)
+
+
+def test_the_minimum_is_found_as_closely_as_a_fine_grid_finds_it():
+    generator = np.random.default_rng(1)
+    logits, targets = generator.normal(scale=3.0, size=(200, 4)), generator.integers(4, size=200)
+    logits[np.arange(200), targets] += 1.0
+    found = fit_temperature(logits, targets)
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20.0), 4001))
+    best = min(negative_log_likelihood(logits / value, targets) for value in grid)
+    assert negative_log_likelihood(logits / found, targets) <= best + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.01, 50.0), classes=st.integers(2, 6))
+def test_the_likelihood_is_never_worse_after_fitting(seed, scale, classes):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(scale=scale, size=(30, classes))
+    targets = generator.integers(classes, size=30)
+    temperature = fit_temperature(logits, targets)
+    assert 0.05 <= temperature <= 20.0
+    before = negative_log_likelihood(logits, targets)
+    assert negative_log_likelihood(logits / temperature, targets) <= before
+
+
+def test_limits_are_given_where_the_minimum_lies_beyond():
+    logits, targets = np.array([[4.0, 0.0], [0.0, 4.0]]), np.array([0, 1])
+    assert fit_temperature(logits, targets) == pytest.approx(0.05)
+    assert fit_temperature(logits, 1 - targets) == pytest.approx(20.0)
+
+
+def test_without_a_better_temperature_it_stays_one():
+    assert fit_temperature(np.zeros((5, 3)), np.zeros(5, dtype=int)) == 1.0
+
+
+def test_no_validation_data_for_a_temperature():
+    with pytest.raises(ConfigError, match="the validation set is empty"):
+        fit_temperature(np.zeros((0, 3)), np.zeros(0, dtype=int))
+
+
+def test_likelihood_of_known_probabilities():
+    logits = np.log([[0.5, 0.5], [0.9, 0.1]]) + 7.0
+    assert negative_log_likelihood(logits, np.array([0, 1])) == pytest.approx(-np.log([0.5, 0.1]).mean())
+
+
+# calibration error
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.92, 0.08], [0.7, 0.3], [0.68, 0.32], [0.55, 0.45]])
+    targets = np.array([0, 1, 0, 0, 1])
+    # ten bins: (0.9, 1] has 2 samples, half right, mean 0.935; (0.6, 0.7] 2, all right, 0.69; (0.5, 0.6] 1 wrong
+    expected = 2 / 5 * abs(0.5 - 0.935) + 2 / 5 * abs(1.0 - 0.69) + 1 / 5 * abs(0.0 - 0.55)
+    found = expected_calibration_error(np.log(probabilities), targets, bins=10)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_certain_and_right_has_no_calibration_error():
+    assert expected_calibration_error(np.array([[900.0, 0.0]] * 3), np.zeros(3, dtype=int)) == 0.0
+
+
+# thresholds
+
+
+@pytest.mark.parametrize("exits", [2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_cheapest_at_an_accuracy_as_brute_force_finds_it(exits, seed):
+    confidence, right, macs = exits_of(seed, exits=exits, samples=60)
+    for target in (right[-1].mean(), right[-1].mean() - 0.05, right[0].mean()):
+        found = fit_thresholds(confidence, right, macs, target_accuracy=target)
+        best = min(c for a, c in all_points(confidence, right, macs) if a >= target - 1e-12)
+        assert found.accuracy >= target - 1e-12
+        assert found.mean_macs == pytest.approx(best, rel=1e-12)
+
+
+@pytest.mark.parametrize("exits", [2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_most_accurate_at_a_cost_as_brute_force_finds_it(exits, seed):
+    confidence, right, macs = exits_of(seed, exits=exits, samples=60)
+    for budget in (macs[0], 1.5 * macs[0], 0.5 * macs[-1], macs[-1]):
+        found = fit_thresholds(confidence, right, macs, mean_macs=budget)
+        best = max(a for a, c in all_points(confidence, right, macs) if c <= budget + 1e-9)
+        assert found.mean_macs <= budget + 1e-9
+        assert found.accuracy == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_four_exits_no_coarse_brute_force_beats_it(seed):
+    confidence, right, macs = exits_of(seed, exits=4, samples=300)
+    points = list(all_points(confidence, right, macs, values=np.linspace(0.2, 1.0, 17)))
+    target = float(right[-1].mean()) - 0.02
+    found = fit_thresholds(confidence, right, macs, target_accuracy=target)
+    assert found.mean_macs <= min(c for a, c in points if a >= target) * 1.001
+    found = fit_thresholds(confidence, right, macs, mean_macs=500.0)
+    assert found.accuracy >= max(a for a, c in points if c <= 500.0) - 0.001
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), exits=st.integers(1, 5), budget=st.floats(1.0, 25.0))
+def test_the_goal_holds_and_the_figures_are_those_of_the_thresholds(seed, exits, budget):
+    confidence, right, macs = exits_of(seed, exits=exits, samples=40)
+    mean_macs = min(100.0 * budget, macs[-1]) if exits > 1 else macs[0]
+    found = fit_thresholds(confidence, right, macs, mean_macs=mean_macs)
+    assert found.mean_macs <= mean_macs + 1e-9
+    assert len(found.thresholds) == exits - 1
+    assert all(value is None or 0.0 <= value <= 1.0 for value in found.thresholds)
+    assert (found.accuracy, found.mean_macs) == pytest.approx(
+        operate(confidence, right, macs, found.thresholds)
+    )
+    assert sum(found.share) == pytest.approx(1.0)
+    for value, share in zip(found.thresholds, found.share, strict=False):
+        assert (value is None) == (share == 0.0)
+
+
+def test_the_same_seed_gives_the_same_thresholds():
+    confidence, right, macs = exits_of(3, exits=5, samples=200)
+    assert fit_thresholds(confidence, right, macs, mean_macs=600.0, seed=4) == fit_thresholds(
+        confidence, right, macs, mean_macs=600.0, seed=4
+    )
+
+
+def test_exits_together_may_beat_each_of_them():
+    # each exit alone is right on half; leaving where the first is sure is right on all
+    confidence = np.array([[0.9, 0.9, 0.1, 0.1], [0.5] * 4])
+    right = np.array([[True, True, False, False], [False, False, True, True]])
+    found = fit_thresholds(confidence, right, [1.0, 2.0], target_accuracy=1.0)
+    assert (found.accuracy, found.mean_macs, found.share) == (1.0, 1.5, (0.5, 0.5))
+    assert found.thresholds == (pytest.approx(0.9),)
+
+
+def test_an_accuracy_that_cannot_be_reached_says_what_can():
+    confidence, right, macs = exits_of(0)
+    best = max(a for a, _ in all_points(confidence, right, macs))
+    with pytest.raises(ConfigError, match=f"the most accurate have {best:.4f}, so ask for at most that"):
+        fit_thresholds(confidence, right, macs, target_accuracy=1.0)
+
+
+def test_a_cost_that_cannot_be_met_says_what_can():
+    confidence, right, macs = exits_of(0)
+    with pytest.raises(ConfigError, match="A mean of 99 MACs cannot be met: the cheapest exit alone costs 100"):
+        fit_thresholds(confidence, right, macs, mean_macs=99.0)
+
+
+@pytest.mark.parametrize("goals", [{}, {"target_accuracy": 0.5, "mean_macs": 100.0}])
+def test_one_goal_is_needed(goals):
+    confidence, right, macs = exits_of(0)
+    with pytest.raises(ConfigError, match="Give either target_accuracy or mean_macs"):
+        fit_thresholds(confidence, right, macs, **goals)
+
+
+def test_arrays_that_do_not_fit():
+    confidence, right, macs = exits_of(0)
+    with pytest.raises(ConfigError, match=r"a cost for each exit, got \(3, 60\), \(3, 60\) and 2 costs"):
+        fit_thresholds(confidence, right, macs[:2], mean_macs=100.0)
+    with pytest.raises(ConfigError, match="one shape"):
+        fit_thresholds(confidence, right[:, 1:], macs, mean_macs=100.0)
+    with pytest.raises(ConfigError, match="the validation set is empty"):
+        fit_thresholds(confidence[:, :0], right[:, :0], macs, mean_macs=100.0)
+    with pytest.raises(ConfigError, match="the exits cost nothing"):
+        fit_thresholds(confidence, right, [0.0] * 3, mean_macs=100.0)
+
+
+# exits not worth having
+
+
+def test_impractical_exits():
+    names, accuracy, macs = ["A", "C", "D", "B"], [0.80, 0.85, 0.84, 0.90], [3, 4, 5, 6]
+    assert impractical(names, accuracy, macs) == ("D",)
+    assert impractical(names[::-1], accuracy[::-1], macs[::-1]) == ("D",)
+
+
+def test_impractical_exits_with_ties():
+    assert impractical(["cheap", "dear"], [0.8, 0.8], [1, 2]) == ("dear",)
+    assert impractical(["better", "worse"], [0.9, 0.8], [2, 2]) == ("worse",)
+    assert impractical(["one", "other"], [0.8, 0.8], [2, 2]) == ()
+    assert impractical(["only"], [0.1], [5]) == ()
