@@ -1,0 +1,340 @@
+"""All commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import join
+from typing import Annotated, Any
+
+import typer
+
+from sentio import __version__
+from sentio.cli import options, printing
+from sentio.cli.bars import Bars
+from sentio.cli.options import Artifact, Cache, Json, PolicyText, Protocol, Runtime, SkipBad, Threads
+from sentio.core.errors import ConfigError, SentioError
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  2    wrong usage, a recipe or an option that is not valid
+  3    data or a recording that cannot be used
+  4    an artifact that cannot be used, or a result that cannot be written
+  5    something that is not installed; the message says how to get it
+  6    a network that cannot be cut into stages
+  130  interrupted
+"""
+
+app = typer.Typer(
+    help="Audio-visual perception that fits the budget: train, shrink and run networks with early exits.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command(
+    epilog=examples(
+        "sentio train my_sounds -o my-model",
+        "sentio train recipes/esc10.yaml --data esc10 --split 1 -o esc10-model",
+        "sentio train my_sounds --from esc10-model -o fine-tuned",
+        "sentio train my_sounds -o my-model --set batch=64 --set devices.devices=2",
+    )
+)
+def train(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Labelled data, or a recipe (.yaml).")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="PATH", help="Where the model goes: a folder, .zip or .sentio."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The data, where SOURCE is a recipe.")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="ARTIFACT", help="A model to fine-tune; its front end is kept."),
+    ] = None,
+    protocol: Protocol = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="N", help="Which split is tested on, from 0; all tests on none.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Epochs of each phase.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of all that is random.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change any key of the recipe; may be repeated."),
+    ] = None,
+    cache: Cache = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model with early exits on your labelled data.
+
+    Trains, calibrates, fits thresholds, and measures on the test part. SOURCE is a folder per class, a
+    folder with meta.csv, a zip of either, or a recipe. Ctrl-C loses at most one epoch: the same command goes
+    on.
+    """
+    from sentio import train as run
+    from sentio.training.defaults import default_recipe
+    from sentio.training.progress import main_process
+    from sentio.training.recipe import read_recipe
+
+    is_recipe = source.suffix in (".yaml", ".yml")
+    if data is not None and not is_recipe:
+        raise ConfigError(f"--data goes with a recipe, and {source} is taken as data; give one of the two")
+    given = {
+        "data__path": str(data or source) if data or not is_recipe else None,
+        "data__protocol": protocol,
+        "data__split": options.split(split),
+        "epochs": epochs,
+        "seed": seed,
+    }
+    recipe = read_recipe(
+        source if is_recipe else default_recipe(out.stem), **{**options.settings(changes or []), **given}
+    )
+    with Bars() as bars:
+        model = run(start, recipe, out=out, cache=cache, skip_bad=skip_bad, progress=bars)
+    if not main_process():
+        return
+    if as_json:
+        printing.as_json({"out": str(out), "card": model.card})
+        return
+    print(printing.training(model.card))
+    print(f"model written to {out}; try: {_evaluation(out, recipe)}")
+
+
+@app.command(
+    epilog=examples(
+        "sentio evaluate my-model my_sounds --split 0",
+        "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
+    )
+)
+def evaluate(
+    artifact: Artifact,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Labelled data, as for sentio train.")],
+    policy: PolicyText = None,
+    protocol: Protocol = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Only a part of this split of the protocol; by default all data."),
+    ] = None,
+    part: Annotated[
+        str, typer.Option(metavar="NAME", help="With --split: train, validation or test.")
+    ] = "test",
+    seed: Annotated[int, typer.Option(metavar="N", help="With --split: seed of a random protocol.")] = 0,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    cache: Cache = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy, MACs and milliseconds of every exit.
+
+    Prints a table of the exits: accuracy, multiply-accumulates, measured milliseconds and the share of
+    windows that leave there; in its last line the same under the policy.
+    """
+    from sentio import evaluate as run
+    from sentio import load, open_data
+
+    model = load(artifact, runtime=options.runtime(runtime), threads=threads)
+    chosen = options.policy(policy)
+    dataset = open_data(data, protocol=protocol)
+    notes = list(dataset.notes)
+    if split is not None:
+        from sentio.data.splits import splits
+
+        found = splits(dataset, seed=seed)
+        place = options.split(split)
+        if not isinstance(place, int) or place >= len(found) or part not in ("train", "validation", "test"):
+            raise ConfigError(
+                f"{data} has splits 0 to {len(found) - 1} with parts train, validation and test; "
+                f"got split {split!r}, part {part!r}"
+            )
+        dataset = dataset.subset(getattr(found[place], part))
+        notes += found[place].notes
+    elif model.card.get("data", {}).get("name") == dataset.name:
+        notes.append(f"The model was trained on files of {dataset.name}; --split measures on a test part.")
+    with Bars() as bars:
+        result = run(model, dataset, policy=chosen, cache=cache, skip_bad=skip_bad, progress=bars)
+    if as_json:
+        printing.as_json({**result.to_dict(), "notes": [*notes, *result.notes]})
+        return
+    for note in (*notes, *result.notes):
+        print(f"note: {note}")
+    print(result.table(), end="")
+
+
+@app.command(
+    epilog=examples(
+        "sentio predict my-model clip.ogg",
+        "sentio predict my-model *.wav --policy deadline:5 --json",
+        "sentio predict my-model hour.flac --hop 0.5 --windows",
+    )
+)
+def predict(
+    artifact: Artifact,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Recordings; long ones are answered window by window."),
+    ],
+    policy: PolicyText = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELS", help="Labels of interest, separated by commas; others are none of these."
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Distance of windows; by default the window's own length."),
+    ] = None,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Also print every window of long files.")
+    ] = False,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Answer about recordings, and say from which exit.
+
+    Prints what is heard, how surely, the exit that answered, and milliseconds. After a file that cannot be
+    read it goes on with the next, and its exit code is that of the first error.
+    """
+    from sentio import load
+
+    model = load(artifact, runtime=options.runtime(runtime), threads=threads)
+    chosen = options.policy(policy)
+    labels = None if only is None else [label.strip() for label in only.split(",")]
+    failed = 0
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            found = model.predict(file, policy=chosen, only=labels, hop=hop)
+        except ConfigError:
+            raise
+        except SentioError as error:
+            print(f"sentio: {error}", file=sys.stderr)
+            rows.append({"file": str(file), "error": str(error)})
+            failed = failed or error.exit_code
+            continue
+        rows.append({"file": str(file), **found.to_dict()})
+        if not as_json:
+            print(printing.prediction(str(file), found))
+            for window in found.windows if windows else ():
+                print(printing.prediction(f"  {window.start:7.2f} to {window.end:7.2f} s", window))
+            for note in found.notes:
+                print(f"  note: {note}")
+    if as_json:
+        printing.as_json(rows)
+    if failed:
+        raise typer.Exit(failed)
+
+
+@app.command(
+    epilog=examples("sentio profile my-model", "sentio profile dcase2024-baseline --no-measure --json")
+)
+def profile(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A model, or the name of a network.")],
+    rule: Annotated[
+        str, typer.Option(metavar="NAME", help="What is counted: macs, tf-2021 or dcase.")
+    ] = "macs",
+    measure: Annotated[bool, typer.Option(help="Time every stage too.")] = True,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs.")] = 30,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="PyTorch's threads.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count parameters, MACs, bytes and milliseconds per stage."""
+    from sentio import create_network, load
+    from sentio import profile as run
+    from sentio.core.errors import UnknownNameError
+    from sentio.core.registry import names
+
+    if Path(network).exists():
+        net: Any = load(network, runtime="torch")
+    elif network in names("network"):
+        net = create_network(network)
+    else:
+        raise UnknownNameError("model or network", network, names("network"))
+    result = run(net, rule=rule, measure=measure, repeats=repeats, threads=threads)
+    if as_json:
+        printing.as_json(result.to_dict())
+    else:
+        print(result.table())
+
+
+@app.command(epilog=examples("sentio export my-model box", "sentio predict box clip.ogg --runtime edge"))
+def export(
+    artifact: Artifact,
+    out: Annotated[Path, typer.Argument(metavar="PATH", help="Where it goes: a folder, .zip or .sentio.")],
+    as_json: Json = False,
+) -> None:
+    """Write a model as graphs that run without PyTorch.
+
+    Every stage and every exit becomes an ONNX file of its own, so early exits save time there as well.
+    """
+    from sentio import export as run
+    from sentio import load
+
+    result = run(load(artifact, runtime="torch"), out)
+    if as_json:
+        printing.as_json(
+            {"path": str(result.path), "bytes": dict(result.bytes), "difference": result.difference}
+        )
+        return
+    for key, size in result.bytes.items():
+        print(f"{key:32} {size:>10,} bytes")
+    print(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
+    print(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
+
+
+@app.command(epilog=examples("sentio models --json"))
+def models(as_json: Json = False) -> None:
+    """List networks, exits, techniques and tasks by name."""
+    from sentio.core.registry import ROOMS, names
+
+    found = {kind: names(kind) for kind in ROOMS}
+    if as_json:
+        printing.as_json(found)
+        return
+    for kind, members in found.items():
+        print(f"{kind + 's':12} {', '.join(members)}")
+
+
+@app.command(epilog=examples("sentio doctor"))
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what is missing, and how to get it."""
+    from sentio.cli.doctor import report
+
+    rows = report()
+    if as_json:
+        printing.as_json(rows)
+        return
+    for row in rows:
+        state = row["version"] or f"missing; pip install 'sentio[{row['extra']}]'"
+        print(f"{row['package']:14} {state:42} {row['purpose']}")
+
+
+def _evaluation(out: Path, recipe: Any) -> str:
+    """The command that measures a trained model on what it was not trained on."""
+    words = ["sentio", "evaluate", str(out), str(recipe.data.path)]
+    if recipe.data.split == "all":
+        return join(words)
+    words += ["--split", str(recipe.data.split)]
+    words += ["--protocol", recipe.data.protocol] if recipe.data.protocol else []
+    words += ["--seed", str(recipe.seed)] if recipe.seed else []
+    return join(words)

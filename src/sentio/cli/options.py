@@ -1,0 +1,107 @@
+"""The options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sentio.core.errors import ConfigError
+from sentio.core.policy import POLICIES, Policy, policy_from_dict
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="torch or edge; by default torch where it is installed."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of the edge runtime.")]
+PolicyText = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME:VALUE",
+        help="Who leaves when, instead of the model's own policy: confidence:0.9, entropy:0.2, patience:1, "
+        "fixed:EXIT, deadline:MS or budget:MACS.",
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="How the data is divided: folds, speaker, index, random, esc10."),
+]
+Cache = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Keep features in this folder for the next time.")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, with a note.")
+]
+Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model: a folder or a file.")]
+
+
+def policy(text: str | None) -> Policy | None:
+    """``name:value`` as a policy.
+
+    Raises:
+        ConfigError: no such policy, or not its kind of value.
+    """
+    if text is None:
+        return None
+    name, _, value = text.partition(":")
+    if name not in POLICIES or not value:
+        raise ConfigError(
+            f"--policy takes one of {', '.join(f'{name}:VALUE' for name in POLICIES)}; got {text!r}"
+        )
+    field = next(iter(POLICIES[name].__dataclass_fields__))
+    if name == "fixed":
+        return policy_from_dict({"name": name, field: value})
+    try:
+        number = int(value) if name == "patience" else float(value)
+    except ValueError as error:
+        kind = "whole number" if name == "patience" else "number"
+        raise ConfigError(f"--policy {name} takes a {kind}, got {value!r}") from error
+    return policy_from_dict({"name": name, field: number})
+
+
+def split(text: str | None) -> int | str | None:
+    """The number of a split, or ``all``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text is None or text == "all":
+        return text
+    if not text.isdecimal():
+        raise ConfigError(f"--split takes a number from 0, or all; got {text!r}")
+    return int(text)
+
+
+def runtime(text: str | None) -> Literal["torch", "edge"] | None:
+    """A runtime by name.
+
+    Raises:
+        ConfigError: there is no such runtime.
+    """
+    if text is None or text in ("torch", "edge"):
+        return text  # type: ignore[return-value]
+    raise ConfigError(f"--runtime is torch or edge, got {text!r}")
+
+
+def settings(texts: Sequence[str]) -> dict[str, Any]:
+    """``path.to.key=value`` as changes for `read_recipe`; values are read as YAML.
+
+    Raises:
+        ConfigError: one has no ``=``, or its value is not valid.
+    """
+    import yaml
+
+    found = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set takes KEY=VALUE, e.g. optimiser.lr=0.001; got {text!r}")
+        try:
+            found[path.strip().replace(".", "__")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {path} has a value that is not valid YAML: {value!r}") from error
+    return found

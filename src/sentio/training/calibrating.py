@@ -1,0 +1,97 @@
+"""After training: temperatures, costs, thresholds and the exits not worth having, from validation data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.core.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    fit_thresholds,
+    impractical,
+)
+from sentio.core.confidence import classifier_confidence
+from sentio.core.policy import Confidence, ExitCosts, Fixed, Policy
+from sentio.training.sections import CalibrationSection
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was fitted.
+
+    Args:
+        temperatures: by exit.
+        policy: thresholds for the goal, or the last exit where there is only one.
+        report: figures for the card, plain values.
+    """
+
+    temperatures: dict[str, float]
+    policy: Policy
+    report: dict[str, Any]
+
+
+def calibrate(
+    outputs: dict[str, NDArray[Any]],
+    targets: NDArray[np.int64],
+    costs: ExitCosts,
+    goal: CalibrationSection,
+    *,
+    seed: int = 0,
+) -> Calibrated:
+    """Fit temperatures and thresholds.
+
+    Args:
+        outputs: logits of every exit on validation data, ``{exit: (sample, class)}``, in order.
+        targets: class numbers, ``(sample,)``.
+        costs: of the exits, in the same order.
+        goal: what the thresholds are for.
+        seed: of the threshold search.
+
+    Raises:
+        ConfigError: the goal cannot be met on this data; says what can.
+    """
+    names = list(outputs)
+    temperatures = {
+        name: fit_temperature(outputs[name], targets) if goal.temperature else 1.0 for name in names
+    }
+    scaled = {name: outputs[name] / temperatures[name] for name in names}
+    right = np.stack([scaled[name].argmax(axis=1) == targets for name in names])
+    accuracy = right.mean(axis=1)
+    macs = [costs.macs[costs.index(name)] for name in names]
+    report: dict[str, Any] = {
+        "samples": len(targets),
+        "exits": [
+            {
+                "name": name,
+                "accuracy": float(accuracy[index]),
+                "macs": macs[index],
+                "temperature": temperatures[name],
+                "ece_before": expected_calibration_error(outputs[name], targets),
+                "ece_after": expected_calibration_error(scaled[name], targets),
+            }
+            for index, name in enumerate(names)
+        ],
+        "impractical": list(impractical(names, accuracy.tolist(), macs)),
+    }
+    goals = goal.goals()
+    if len(names) == 1 or not goals:
+        return Calibrated(temperatures, Fixed(names[-1]), report)
+    target = goal.target_accuracy
+    if goal.accuracy_drop is not None:
+        target = float(accuracy.max()) - goal.accuracy_drop
+    confidence = np.stack([classifier_confidence(scaled[name]) for name in names])
+    found = fit_thresholds(
+        confidence, right, macs, target_accuracy=target, mean_macs=goal.mean_macs, seed=seed
+    )
+    report["operating_point"] = {
+        "goal": goals,
+        "accuracy": found.accuracy,
+        "mean_macs": found.mean_macs,
+        "share": dict(zip(names, found.share, strict=True)),
+    }
+    thresholds = dict(zip(names[:-1], found.thresholds, strict=True))
+    return Calibrated(temperatures, Confidence(thresholds), report)

@@ -1,0 +1,76 @@
+"""What happens around the epochs: progress, cancellation and the log of figures."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from sentio.core.errors import CancelledError
+from sentio.training.progress import Cancel, Progress, Report
+
+INTERRUPTED = "Training was interrupted; the same command goes on from the last finished epoch"
+
+
+class Reporter(Callback):
+    """Tells the caller after every batch, and stops when asked."""
+
+    def __init__(self, job: str, report: Report | None, cancel: Cancel | None) -> None:
+        self.job, self.report, self.cancel = job, report, cancel
+        self.figures: dict[str, float] = {}
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        # A training that was interrupted just after it had stopped early must not go on.
+        early = trainer.early_stopping_callback
+        if early is not None and early.wait_count >= early.patience:  # type: ignore[attr-defined]
+            trainer.should_stop = True
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.cancel is not None and self.cancel():
+            raise CancelledError(INTERRUPTED)
+        self._tell(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.figures = epoch_figures(trainer)
+        self._tell(trainer)
+
+    def _tell(self, trainer: L.Trainer) -> None:
+        if self.report is not None and trainer.is_global_zero:
+            total = int(trainer.estimated_stepping_batches)
+            self.report(Progress(self.job, min(trainer.global_step, total), total, dict(self.figures)))
+
+
+class FigureLog(Callback):
+    """One row of figures per epoch in a CSV file; a resumed training continues it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.file.exists():
+            with self.file.open(newline="", encoding="utf-8") as file:
+                # An epoch that was logged but not kept is run, and logged, again.
+                self.rows = [
+                    row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch
+                ]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.rows.append({name: f"{value:g}" for name, value in epoch_figures(trainer).items()})
+        fresh = self.file.with_suffix(".new")
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[-1]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        fresh.replace(self.file)
+
+
+def epoch_figures(trainer: L.Trainer) -> dict[str, float]:
+    """The number of the epoch that ends, from 1, its learning rate, losses and accuracies."""
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {"epoch": trainer.current_epoch + 1, **figures}

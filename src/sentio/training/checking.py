@@ -1,0 +1,110 @@
+"""What of a recipe can be seen to be wrong without its data: names, options, stages, what does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sentio.core import registry
+from sentio.core.errors import MissingExtraError, SentioError
+from sentio.training.sections import Recipe
+
+#: kind -> option that follows from the data
+FROM_DATA = {"network": "classes", "task": "labels"}
+
+
+def check(recipe: Recipe) -> list[str]:
+    """Problems of a recipe, one sentence each.
+
+    Raises:
+        MissingExtraError: the recipe names a network or an exit, and PyTorch is not installed.
+    """
+    problems = []
+    for place, kind, name, options in _named(recipe):
+        try:
+            problems += [f"{place}: {text}" for text in registry.find(kind, name).check_options(options)]
+        except MissingExtraError:
+            raise
+        except SentioError as error:
+            problems.append(f"{place}: {error}")
+        if FROM_DATA.get(kind) in options:
+            problems.append(f"{place}: option {FROM_DATA[kind]!r} follows from the data; take it out")
+    if len(recipe.calibration.goals()) > 1:
+        problems.append(f"calibration: give one goal, not {' and '.join(recipe.calibration.goals())}")
+    # What is built needs its name and options right, so values are looked at only then.
+    wrong = {problem.partition(":")[0] for problem in problems}
+    return problems + _built(recipe, wrong)
+
+
+def _named(recipe: Recipe) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Everything that names something of the registry: (place in the recipe, kind, name, options)."""
+    found = [
+        (kind, kind, section.name, section.options)
+        for kind in ("frontend", "network", "task", "technique")
+        if (section := getattr(recipe, kind)) is not None
+    ]
+    exits = [(f"exits.{i}", "exit", section.kind, section.options) for i, section in enumerate(recipe.exits)]
+    return found + exits
+
+
+def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
+    """Problems that show when everything is built, without memory, as the training will build it."""
+    problems: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+    if "task" not in wrong:
+        try:
+            registry.build("task", recipe.task.name, labels=["a", "b"], **recipe.task.options)
+        except (SentioError, TypeError, ValueError) as error:
+            problems.append(f"task: {error}")
+    if recipe.frontend is not None and "frontend" not in wrong:
+        try:
+            frontend = registry.build("frontend", recipe.frontend.name, **recipe.frontend.options)
+            shapes = dict(frontend.input_shapes)
+        except (SentioError, TypeError, ValueError) as error:
+            problems.append(f"frontend: {error}")
+    if recipe.network is None or "network" in wrong:
+        return problems
+    return problems + _built_network(recipe, wrong, shapes)
+
+
+def _built_network(recipe: Recipe, wrong: set[str], shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    import torch
+
+    from sentio.training.building import attach, build_network, listed_shapes, random_features
+
+    assert recipe.network is not None
+    problems: list[str] = []
+    with torch.device("meta"):
+        try:
+            net = build_network(recipe.network, 2, shapes)
+        except (SentioError, TypeError, ValueError, RuntimeError) as error:
+            return [f"network: {_first_line(error)}"]
+        try:
+            net.backbone.boundary_shapes(random_features(shapes) if shapes else None)
+        except (SentioError, TypeError, ValueError, RuntimeError) as error:
+            given = listed_shapes(shapes)
+            return [f"network: it does not take the front end's features {given}: {_first_line(error)}"]
+        for index, section in enumerate(recipe.exits):
+            if f"exits.{index}" in wrong:
+                continue
+            unknown = [stage for stage in section.at if stage not in net.stage_names]
+            if unknown:
+                problems += [
+                    f"exits.{index}: network {recipe.network.name!r} has no stage {stage!r}; "
+                    f"its stages are {', '.join(net.stage_names)}"
+                    for stage in unknown
+                ]
+                continue
+            try:
+                net = attach(net, section, 2, shapes)
+            except (SentioError, TypeError, ValueError, RuntimeError) as error:
+                problems.append(f"exits.{index}: {_first_line(error)}")
+        if not problems and not wrong & {"technique", *(f"exits.{i}" for i in range(len(recipe.exits)))}:
+            try:
+                registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
+            except (SentioError, TypeError, ValueError) as error:
+                problems.append(f"technique: {_first_line(error)}")
+    return problems
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,44 @@
+"""Which clips a recipe trains on, calibrates on and is tested on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sentio.core.errors import ConfigError
+from sentio.data.dataset import Dataset, choose_protocol
+from sentio.data.splits import VALIDATION_SHARE, Split, hold_out, splits
+from sentio.training.sections import DataSection
+
+
+def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
+    """The split that a recipe asks for.
+
+    With ``validation`` a share, or ``split: all``, that share of whole recordings is held out of everything
+    that is not tested on.
+
+    Raises:
+        ConfigError: there is no such split.
+        InputError: the data cannot be divided.
+    """
+    if section.split == "all":
+        choose_protocol(section.protocol or dataset.protocol, dataset.protocols, dataset.root)
+        nothing = np.zeros(0, dtype=np.intp)
+        chosen = Split("all", np.arange(len(dataset)), nothing, nothing)
+    else:
+        found = splits(dataset, section.protocol, seed)
+        if section.split >= len(found):
+            raise ConfigError(
+                f"{dataset.root} has {len(found)} splits under protocol "
+                f"{section.protocol or dataset.protocol!r}; choose 0 to {len(found) - 1}, or all"
+            )
+        chosen = found[section.split]
+        if section.validation == "protocol":
+            return chosen
+    share = VALIDATION_SHARE if section.validation == "protocol" else section.validation
+    pool = np.sort(np.concatenate([chosen.train, chosen.validation]))
+    names = [dataset.items[index].details.get("recording", dataset.items[index].name) for index in pool]
+    _, units = np.unique(names, return_inverse=True)
+    held = hold_out(dataset.targets[pool], units, float(share), np.random.default_rng(seed))
+    # What the protocol's own validation part lacked no longer holds.
+    notes = tuple(note for note in chosen.notes if "validation" not in note)
+    return Split(chosen.name, pool[~held], pool[held], chosen.test, notes)

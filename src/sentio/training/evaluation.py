@@ -1,0 +1,288 @@
+"""What a model is worth: accuracy, cost and time of each exit and of the policy. No PyTorch needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentio.core.anytime import anytime
+from sentio.core.confidence import softmax
+from sentio.core.errors import ConfigError, InputError
+from sentio.core.model import Model
+from sentio.core.policy import Policy, policy_to_dict
+from sentio.data.dataset import Dataset
+from sentio.data.features import FeatureSet, features
+from sentio.data.readers import open_data
+from sentio.training.progress import Cancel, Progress, Report, counter, stop_if
+
+#: windows over which the time to each exit is measured
+TIMED = 50
+
+
+@dataclass(frozen=True)
+class ExitFigures:
+    """One exit.
+
+    Args:
+        name: of the exit.
+        accuracy: if every recording were answered here.
+        macs: multiply-accumulates to get here, the exits before included; None where unknown.
+        ms: median milliseconds from features to this exit, one window at a time.
+        share: of the windows (silent ones aside) that left here under the policy.
+        accuracy_leaving: of the windows that left here; None if none did.
+    """
+
+    name: str
+    accuracy: float
+    macs: float | None
+    ms: float
+    share: float
+    accuracy_leaving: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    Args:
+        accuracy: of recordings under the policy; "none of these" counts as wrong.
+        macro_accuracy: the mean over the classes present.
+        mean_macs: per window under the policy; None where costs are unknown.
+        mean_ms: per window under the policy, one at a time, from features to answer.
+        exits: figures of each exit.
+        confusion: recordings by true label (rows) and answered label, the last column "none of these".
+        labels: of rows and columns.
+        recordings: how many were evaluated.
+        windows: how many were answered by the network.
+        silent: windows without signal, which are not given to it.
+        policy: the policy as plain values.
+        runtime: what the network ran on.
+        notes: what was odd about the data.
+    """
+
+    accuracy: float
+    macro_accuracy: float
+    mean_macs: float | None
+    mean_ms: float
+    exits: tuple[ExitFigures, ...]
+    confusion: list[list[int]]
+    labels: tuple[str, ...]
+    recordings: int
+    windows: int
+    silent: int
+    policy: dict[str, Any]
+    runtime: str
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The exits and the policy as a table in plain text."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=None)
+        for column in ("exit", "accuracy", "MACs", "ms", "leaving", "accuracy of those"):
+            table.add_column(column, justify="left" if column == "exit" else "right")
+        for row in self.exits:
+            leaving = "" if row.accuracy_leaving is None else f"{row.accuracy_leaving:.1%}"
+            table.add_row(
+                row.name,
+                f"{row.accuracy:.1%}",
+                _count(row.macs),
+                f"{row.ms:.2f}",
+                f"{row.share:.1%}",
+                leaving,
+            )
+        table.add_section()
+        name = str(self.policy.get("name"))
+        table.add_row(
+            f"policy: {name}",
+            f"{self.accuracy:.1%}",
+            _count(self.mean_macs),
+            f"{self.mean_ms:.2f}",
+            "100.0%",
+            "",
+        )
+        console = Console(file=StringIO(), width=100)
+        console.print(table)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        silent = f" and {self.silent} silent ones" if self.silent else ""
+        return f"{text}{self.recordings} recordings, {self.windows} windows{silent}, runtime {self.runtime}\n"
+
+
+def evaluate(
+    model: Model,
+    data: Dataset | FeatureSet | str | Path,
+    *,
+    policy: Policy | None = None,
+    labels: tuple[str, ...] | None = None,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    progress: Report | None = None,
+    cancel: Cancel | None = None,
+) -> Evaluation:
+    """Measure a classifier on labelled recordings.
+
+    Windows are answered one at a time, as on a device; a recording of several windows is answered by the
+    mean of their probabilities. Silent windows are left out, and a recording of nothing else is answered
+    "none of these".
+
+    Args:
+        model: the model.
+        data: a data set, a path to one, or its features.
+        policy: instead of the model's own.
+        labels: what the class numbers of a `FeatureSet` mean; the model's own labels if None.
+        cache: a folder that keeps features for the next time.
+        skip_bad: leave out files that cannot be read, with a note, instead of raising.
+        progress, cancel: for a caller that shows progress or wants to stop.
+
+    Raises:
+        InputError: the data holds labels that the model does not know, nothing but silence, or cannot be
+            read.
+        ConfigError: the model is not a classifier, or has no front end for files.
+        CancelledError: ``cancel`` said so.
+    """
+    known = getattr(model.task, "labels", None)
+    if known is None:
+        raise ConfigError(f"Model {model.name!r} does not classify, so it cannot be evaluated on labels")
+    if isinstance(data, FeatureSet):
+        given, prepared = labels or known, data
+    else:
+        dataset = data if isinstance(data, Dataset) else open_data(data)
+        if model.frontend is None:
+            raise ConfigError(f"Model {model.name!r} takes features; pass a FeatureSet instead of files")
+        given = dataset.labels
+        _check_labels([label for label, count in dataset.counts().items() if count], known, str(dataset.root))
+        told = None if progress is None else counter(progress, "features")
+        prepared = features(
+            dataset, model.frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel
+        )
+    _check_labels([given[i] for i in np.unique(prepared.targets)], known, "The data")
+    number = np.array([known.index(label) if label in known else -1 for label in given])
+    targets = number[prepared.targets]
+    heard = np.flatnonzero(~prepared.silent)
+    if not len(heard):
+        raise InputError("There is nothing to evaluate: the data holds no window with a signal")
+    chosen = policy or model.policy
+
+    inputs = prepared.inputs[heard]
+    outputs = model.outputs(inputs)
+    names = model.exit_names
+    ms = _time_to_exits(model, inputs)
+    answered, left, spent = _answers(model, inputs, chosen, progress, cancel)
+
+    items, first = np.unique(prepared.rows, return_index=True)
+    truth = targets[first]
+    place = np.searchsorted(items, prepared.rows[heard])
+
+    def guesses(logits: NDArray[Any]) -> NDArray[np.int64]:
+        """The label of each recording, the number of labels for none of these."""
+        means = _mean_probabilities(logits, place, len(items))
+        least = max(getattr(model.task, "none_below", None) or 0.0, np.finfo(float).tiny)
+        return np.where(means.max(axis=1) < least, len(known), means.argmax(axis=1))
+
+    macs = None if model.costs is None else [model.costs.macs[model.costs.index(name)] for name in names]
+    figures = []
+    for index, name in enumerate(names):
+        here = left == index
+        right_here = answered[here].argmax(axis=1) == targets[heard][here]
+        figures.append(
+            ExitFigures(
+                name,
+                float((guesses(outputs[name]) == truth).mean()),
+                None if macs is None else float(macs[index]),
+                ms[name],
+                float(here.mean()),
+                float(right_here.mean()) if here.any() else None,
+            )
+        )
+    guess = guesses(answered)
+    right = guess == truth
+    confusion = np.zeros((len(known), len(known) + 1), dtype=int)
+    np.add.at(confusion, (truth, guess), 1)
+    return Evaluation(
+        accuracy=float(right.mean()),
+        macro_accuracy=float(np.mean([right[truth == label].mean() for label in np.unique(truth)])),
+        mean_macs=None if macs is None else float(np.asarray(macs)[left].mean()),
+        mean_ms=float(spent.mean()),
+        exits=tuple(figures),
+        confusion=confusion.tolist(),
+        labels=tuple(known),
+        recordings=len(items),
+        windows=len(heard),
+        silent=len(prepared) - len(heard),
+        policy=policy_to_dict(chosen),
+        runtime=model.runtime,
+        notes=prepared.notes,
+    )
+
+
+def _answers(
+    model: Model,
+    inputs: NDArray[np.float32],
+    policy: Policy,
+    progress: Report | None,
+    cancel: Cancel | None,
+) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.float64]]:
+    """Output, exit and milliseconds of each window, one at a time."""
+    outputs = []
+    left = np.empty(len(inputs), dtype=np.intp)
+    spent = np.empty(len(inputs))
+    for index in range(len(inputs)):
+        stop_if(cancel, "The evaluation")
+        one = model.answer(inputs[index : index + 1], policy=policy)
+        outputs.append(one.outputs[0])
+        left[index], spent[index] = model.exit_names.index(one.exit_names()[0]), one.ms[0]
+        if progress is not None:
+            progress(Progress("evaluate", index + 1, len(inputs)))
+    return np.stack(outputs), left, spent
+
+
+def _mean_probabilities(
+    logits: NDArray[Any], place: NDArray[np.intp], recordings: int
+) -> NDArray[np.float64]:
+    """Mean over each recording's windows, ``(recording, class)``; zeros for one that has none."""
+    sums = np.zeros((recordings, logits.shape[1]))
+    np.add.at(sums, place, softmax(logits.astype(np.float64)))
+    counts = np.bincount(place, minlength=recordings)
+    return sums / np.maximum(counts, 1)[:, None]
+
+
+def _time_to_exits(model: Model, inputs: NDArray[np.float32]) -> dict[str, float]:
+    """Median milliseconds until each exit is there, all exits before it included, one window at a time."""
+    from time import perf_counter
+
+    found: dict[str, list[float]] = {name: [] for name in model.exit_names}
+    for index in range(-3, min(TIMED, len(inputs))):
+        start = perf_counter()
+        for step in anytime(model.row, inputs[max(index, 0)][None]):
+            model.row.to_numpy(step.output)
+            if index >= 0:  # the first few only warm up
+                found[step.exit].append((perf_counter() - start) * 1000.0)
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
+def _check_labels(given: Any, known: tuple[str, ...], where: str) -> None:
+    unknown = [label for label in given if label not in known]
+    if unknown:
+        raise InputError(
+            f"{where} holds labels the model does not know: {', '.join(unknown[:5])}; "
+            f"it knows {', '.join(known)}"
+        )
+
+
+def _count(value: float | None) -> str:
+    if value is None:
+        return "?"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,163 @@
+"""A phase of training as Lightning runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from sentio.audio import augmentation
+from sentio.core.errors import ConfigError
+from sentio.core.multi_exit import MultiExit
+from sentio.core.task import Batch, Task
+from sentio.techniques.phases import Phase, outputs, set_mode, trained_modules
+from sentio.training.batches import Arrays, Loader
+from sentio.training.sections import Recipe
+
+TRAIN_LOSS = "train_loss"
+VAL_LOSS = "val_loss"
+
+
+class PhaseModule(L.LightningModule):
+    """One phase: its data, loss, optimiser and figures.
+
+    Whatever is random depends on the recipe's seed, the epoch, the step and the device only, so that a
+    resumed training goes on as it would have.
+
+    Args:
+        net: the network; only what the phase names is trained.
+        phase: what, and on which losses.
+        recipe: optimiser, schedule, batch and augmentation.
+        task: gives the loss and the figures.
+        train: what is trained on.
+        validation: what figures are measured on after each epoch; None for none.
+    """
+
+    def __init__(
+        self,
+        net: MultiExit,
+        phase: Phase,
+        recipe: Recipe,
+        task: Task,
+        train: Arrays,
+        validation: Arrays | None,
+    ) -> None:
+        super().__init__()
+        self.net, self.phase, self.recipe, self.task = net, phase, recipe, task
+        self.data = {"train": train, "validation": validation}
+        self._seen: list[tuple[dict[str, NDArray[Any]], NDArray[Any]]] = []
+        set_mode(net, phase)
+
+    @property
+    def monitor(self) -> str:
+        """The loss that tells a plateau."""
+        return TRAIN_LOSS if self.data["validation"] is None else VAL_LOSS
+
+    def train_dataloader(self) -> Loader:
+        train = self.data["train"]
+        assert train is not None
+        trainer = self.trainer
+        return train.shuffled(
+            self.recipe.batch, seed=self.recipe.seed, rank=trainer.global_rank, devices=trainer.world_size
+        )
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """All of it on every device: a share each, filled up to equal length, would count samples twice."""
+        validation = self.data["validation"]
+        return [] if validation is None else validation.in_order(self.recipe.batch)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout draws from PyTorch's own generator.
+        torch.manual_seed(self._seed(self.current_epoch))
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        x, targets = self._augmented(*batch, index)
+        loss = self._loss(outputs(self.net, self.phase, x), targets)
+        self._check(loss, "training")
+        self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        x, targets = batch
+        found = outputs(self.net, self.phase, x)
+        loss = self._loss(found, targets)
+        self._check(loss, "validation")
+        self.log(VAL_LOSS, loss, batch_size=len(targets), sync_dist=True)
+        values = {name: output.detach().float().cpu().numpy() for name, output in found.items()}
+        self._seen.append((values, targets.cpu().numpy()))
+
+    def on_validation_epoch_end(self) -> None:
+        targets = np.concatenate([part for _, part in self._seen])
+        for name in self.phase.losses:
+            scores = self.task.score(np.concatenate([values[name] for values, _ in self._seen]), targets)
+            figure, value = next(iter(scores.items()))
+            self.log(f"val_{figure}/{name}", value, sync_dist=True)
+        self._seen.clear()
+
+    def configure_optimizers(self) -> Any:
+        options, schedule = self.recipe.optimiser, self.recipe.schedule
+        chosen = [p for module in trained_modules(self.net, self.phase) for p in module.parameters()]
+        if not chosen:
+            raise ConfigError(f"Nothing would be trained in phase {self.phase.name!r}: it has no parameters")
+        if options.name == "sgd":
+            optimiser: torch.optim.Optimizer = torch.optim.SGD(
+                chosen, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+            )
+        else:
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
+            optimiser = kind(chosen, options.lr, weight_decay=options.weight_decay)
+        if schedule.name == "constant":
+            return optimiser
+        if schedule.name == "plateau":
+            falling: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser, factor=schedule.factor, patience=schedule.patience
+            )
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": falling, "monitor": self.monitor}}
+        warmup = min(schedule.warmup_epochs, self.recipe.epochs // 2)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.recipe.epochs - warmup)
+        if warmup:
+            rising = torch.optim.lr_scheduler.LinearLR(optimiser, 1e-2, total_iters=warmup)
+            falling = torch.optim.lr_scheduler.SequentialLR(optimiser, [rising, falling], [warmup])
+        return {"optimizer": optimiser, "lr_scheduler": falling}
+
+    def _loss(self, found: dict[str, Tensor], targets: Tensor) -> Tensor:
+        losses = [
+            weight * self.task.loss(found[name], Batch(None, targets))
+            for name, weight in self.phase.losses.items()
+        ]
+        return torch.stack(losses).sum()
+
+    def _check(self, loss: Tensor, part: str) -> None:
+        if not torch.isfinite(loss):
+            raise ConfigError(
+                f"The {part} loss is no longer a finite number in epoch {self.current_epoch + 1} of phase "
+                f"{self.phase.name!r}; lower the learning rate (optimiser.lr is {self.recipe.optimiser.lr:g})"
+            )
+
+    def _seed(self, *place: int) -> int:
+        sequence = np.random.SeedSequence([self.recipe.seed, *place, self.global_rank])
+        return int(sequence.generate_state(1)[0])
+
+    def _augmented(self, x: Tensor, targets: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        change = self.recipe.augment
+        generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index))
+        if change.roll:
+            x = augmentation.time_roll(x, change.roll, generator)
+        if change.shift:
+            x = augmentation.frequency_shift(x, change.shift, generator)
+        if change.gain:
+            x = augmentation.gain(x, change.gain, generator)
+        if change.time_mask:
+            x = augmentation.time_mask(x, change.time_mask, generator)
+        if change.frequency_mask:
+            x = augmentation.frequency_mask(x, change.frequency_mask, generator)
+        if change.mixup:
+            soft = one_hot(targets, self.task.outputs).float()
+            x, targets = augmentation.mixup(x, soft, change.mixup, generator)
+        return x, targets

@@ -1,0 +1,293 @@
+"""`train`: from labelled files and a recipe to a calibrated model with exits and thresholds."""
+
+from __future__ import annotations
+
+import copy
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sentio import __version__
+from sentio.core import registry
+from sentio.core.errors import ConfigError, InputError
+from sentio.core.features import FrontEnd
+from sentio.core.loading import load
+from sentio.core.model import Model
+from sentio.core.multi_exit import MultiExit
+from sentio.core.profiling import profile
+from sentio.core.staged import Staged
+from sentio.core.task import Task
+from sentio.core.torch_artifact import save
+from sentio.core.torch_row import TorchRow
+from sentio.data.dataset import Dataset, listed
+from sentio.data.features import FeatureSet, features
+from sentio.data.readers import open_data
+from sentio.data.splits import Split
+from sentio.techniques.phases import Phase
+from sentio.training.batches import Arrays
+from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
+from sentio.training.calibrating import calibrate
+from sentio.training.defaults import complete
+from sentio.training.division import divide
+from sentio.training.evaluation import evaluate
+from sentio.training.loop import check_devices, run_phase
+from sentio.training.progress import Cancel, Report, counter, main_process
+from sentio.training.recipe import Recipe, read_recipe
+from sentio.training.run_folder import (
+    check_out,
+    give_up,
+    load_phase,
+    run_folder,
+    save_phase,
+    training_identity,
+)
+
+
+def train(
+    network: MultiExit | Staged | Model | str | Path | None,
+    recipe: Recipe | str | Path | dict[str, Any],
+    data: Dataset | str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    progress: Report | None = None,
+    cancel: Cancel | None = None,
+) -> Model:
+    """Train a network with its exits, calibrate it, fit thresholds, and measure it on the test part.
+
+    Args:
+        network: trained in place, the recipe's exits added; a model or an artifact to fine-tune (a copy is
+            trained: its front end is kept, its weights too, but for the last stage and the exits where the
+            labels differ); None to build what the recipe names.
+        recipe: how; a `Recipe`, a YAML file, or plain values.
+        data: labelled files; by default what the recipe names.
+        out: where the artifact goes (a folder, or a file ending in ``.zip`` or ``.sentio``). Beside it
+            ``OUT.run/`` keeps checkpoints and logs (CSV, TensorBoard), from which an interrupted training
+            goes on when it is started again. Without ``out`` nothing is kept.
+        cache: a folder that keeps features between trainings.
+        skip_bad: leave out files that cannot be read, with a note, instead of raising.
+        progress: is told about every step.
+        cancel: is asked at every step whether to stop.
+
+    Returns:
+        The model, in PyTorch, with its figures in ``model.card``.
+
+    Raises:
+        ConfigError: the recipe is not valid (all problems at once), does not fit the data or the network, or
+            its goal cannot be met.
+        InputError: the data cannot be used.
+        ArtifactError: the result cannot be written to ``out``.
+        CancelledError: stopped; with ``out`` at most one epoch is lost.
+    """
+    recipe = read_recipe(recipe)
+    if out is not None:
+        check_out(out)
+    check_devices(recipe.devices)
+    dataset = _open(recipe, data)
+    start = load(network, runtime="torch") if isinstance(network, str | Path) else network
+    _check_start(recipe, start)
+    recipe = complete(recipe, dataset, start)
+    task: Task = registry.build("task", recipe.task.name, labels=dataset.labels, **recipe.task.options)
+    split = divide(dataset, recipe.data, recipe.seed)
+    frontend = _frontend(recipe, start)
+    # What is random here draws from PyTorch's own generator; the caller's is left as it was.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(recipe.seed)
+        net = _network(recipe, task, frontend, start)
+        phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
+        told = None if progress is None else counter(progress, "features")
+        prepared = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
+        if not isinstance(start, Model):
+            frontend, prepared = _standardised(frontend, prepared, split)
+        training, validation, test = (
+            prepared.select(part) for part in (split.train, split.validation, split.test)
+        )
+        training, validation = _heard(training), _heard(validation)
+        if not len(training):
+            raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
+        with run_folder(out, recipe, training_identity(recipe, dataset, start)) as run:
+            _run_phases(net, phases, recipe, task, training, validation, run, progress, cancel)
+            model = _calibrated(net, task, frontend, recipe, validation)
+            model.card |= _circumstances(recipe, dataset, split, prepared, validation)
+            if main_process():
+                if len(test):
+                    # Each recording by itself: the test part as a user would meet it.
+                    measured = evaluate(model, test, labels=dataset.labels, progress=progress, cancel=cancel)
+                    model.card["test"] = measured.to_dict()
+                if out is not None:
+                    save(model, out)
+    return model
+
+
+def _open(recipe: Recipe, data: Dataset | str | Path | None) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    path = data or recipe.data.path
+    if path is None:
+        raise ConfigError(f"Recipe {recipe.name!r} names no data; pass data=, or add data.path")
+    return open_data(path, protocol=recipe.data.protocol)
+
+
+def _check_start(recipe: Recipe, start: Any) -> None:
+    if start is None:
+        return
+    if recipe.network is not None:
+        raise ConfigError(
+            f"Recipe {recipe.name!r} names a network, and training starts from another one; "
+            "take network out of the recipe"
+        )
+    if isinstance(start, Model):
+        if recipe.frontend is not None:
+            raise ConfigError(
+                f"Model {start.name!r} keeps its front end when it is fine-tuned; take frontend out of "
+                f"recipe {recipe.name!r}"
+            )
+        if start.frontend is None:
+            raise ConfigError(
+                f"Model {start.name!r} takes features, not files; it cannot be fine-tuned on files"
+            )
+    elif not isinstance(start, MultiExit | Staged):
+        raise ConfigError(
+            f"A network to train is a Staged, a MultiExit or a Model, got {type(start).__name__}; "
+            "sentio.stage cuts any module into stages"
+        )
+
+
+def _frontend(recipe: Recipe, start: Any) -> FrontEnd:
+    if isinstance(start, Model):
+        assert start.frontend is not None
+        return start.frontend
+    assert recipe.frontend is not None
+    frontend: FrontEnd = registry.build("frontend", recipe.frontend.name, **recipe.frontend.options)
+    return frontend
+
+
+def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tuple[FrontEnd, FeatureSet]:
+    """Mean and standard deviation of the training part, as settings of the front end, applied."""
+    settings = frontend.settings()
+    if settings.get("mean") is not None:
+        return frontend, prepared
+    sample = prepared.select(split.train).inputs
+    if not len(sample):
+        raise InputError("Nothing to train on: no training clip can be read")
+    mean, std = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
+    # Nothing but rounding is left where all clips are silent.
+    if std < 1e-6 * max(1.0, abs(mean)):
+        raise InputError("Nothing to train on: the features of the training clips do not vary, as of silence")
+    fitted = registry.build("frontend", frontend.name, **{**settings, "mean": mean, "std": std})
+    scaled = ((prepared.inputs - np.float32(mean)) / np.float32(std)).astype(np.float32)
+    return fitted, FeatureSet(**{**vars(prepared), "inputs": scaled})
+
+
+def _heard(part: FeatureSet) -> FeatureSet:
+    """Without silent windows: a model is not asked about them either."""
+    keep = ~part.silent
+    rows = {name: getattr(part, name)[keep] for name in ("inputs", "targets", "rows", "silent")}
+    return FeatureSet(**{**vars(part), **rows})
+
+
+def _network(recipe: Recipe, task: Task, frontend: FrontEnd, start: Any) -> MultiExit:
+    shapes = frontend.input_shapes
+    if isinstance(start, Model):
+        net = copy.deepcopy(start.network)
+        net.requires_grad_(True)
+        if start.task.settings().get("labels") != task.settings().get("labels"):
+            net = with_new_labels(net, task.outputs)
+    elif start is not None:
+        net = start if isinstance(start, MultiExit) else MultiExit(start)
+    else:
+        assert recipe.network is not None
+        net = build_network(recipe.network, task.outputs, shapes)
+    net.to("cpu").switch(on=True)
+    check_fit(net, task.outputs, shapes)
+    net.backbone.input_shapes = dict(shapes)
+    for section in recipe.exits:
+        net = attach(net, section, task.outputs, shapes)
+    return net
+
+
+def _run_phases(
+    net: MultiExit,
+    phases: list[Phase],
+    recipe: Recipe,
+    task: Task,
+    training: FeatureSet,
+    validation: FeatureSet,
+    run: Path,
+    progress: Report | None,
+    cancel: Cancel | None,
+) -> None:
+    """Train phase by phase; those that were finished before an interruption are taken from the run folder."""
+    train = Arrays(training.inputs, training.targets)
+    known = Arrays(validation.inputs, validation.targets) if len(validation) else None
+    for number, phase in enumerate(phases):
+        done, folder = run / f"phase-{number}.safetensors", run / f"phase-{number}"
+        if done.exists():
+            load_phase(net, done)
+            continue
+        try:
+            run_phase(net, phase, recipe, task, train, known, folder, report=progress, cancel=cancel)
+        except ConfigError:
+            # The recipe has to change, so there is nothing to go on from.
+            give_up(run)
+            raise
+        save_phase(net, done)
+
+
+def _calibrated(
+    net: MultiExit, task: Task, frontend: FrontEnd, recipe: Recipe, validation: FeatureSet
+) -> Model:
+    costs = profile(net, random_features(frontend.input_shapes, 1)).costs
+    model = Model(TorchRow(net), task, frontend=frontend, costs=costs, name=recipe.name)
+    if len(validation):
+        found = calibrate(
+            model.outputs(validation.inputs), validation.targets, costs, recipe.calibration, seed=recipe.seed
+        )
+        model.temperatures, model.policy = found.temperatures, found.policy
+        model.card["validation"] = found.report
+    return model
+
+
+def _circumstances(
+    recipe: Recipe, dataset: Dataset, split: Split, prepared: FeatureSet, validation: FeatureSet
+) -> dict[str, Any]:
+    """What a figure needs to be made again, and what was odd."""
+    notes = [*dataset.notes, *split.notes, *prepared.notes]
+    # Notes about a file begin with it; the others tell of padding, which is usual.
+    odd = [
+        dataset.items[item].name
+        for item, found in prepared.item_notes.items()
+        if any(note.startswith(str(dataset.items[item].source)) for note in found)
+    ]
+    if odd:
+        notes.append(
+            f"Odd files, used all the same ({len(odd)}): {listed(odd)}; sentio predict says what is odd."
+        )
+    if not len(validation):
+        last = ", early stopping is off" if recipe.early_stopping else ""
+        notes.append(
+            "There is no validation part: no temperatures and thresholds were fitted, everything is answered "
+            f"by the last exit, and the last epoch was kept{last}."
+        )
+    parts = {part: getattr(split, part) for part in ("train", "validation", "test")}
+    readable = np.unique(prepared.rows)
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude={"data": {"path"}}),
+        "data": {
+            "name": dataset.name,
+            "protocol": dataset.protocol,
+            "split": split.name,
+            "files": {part: int(np.isin(items, readable).sum()) for part, items in parts.items()},
+            "notes": notes,
+        },
+        "made_with": {
+            "sentio": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        },
+    }
