@@ -1,0 +1,123 @@
+"""Check the installed package in an environment of the base dependencies, so without PyTorch.
+
+    python check_box.py DIR         DIR as written by make_box.py
+
+Prints one line for each check, and leaves with 1 if one fails.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch_free import HIDDEN, import_errors, modules, needs_torch
+
+#: what ``import sentio`` may take, in seconds
+IMPORT_SECONDS = 0.5
+#: how far a probability may be from PyTorch's
+TOLERANCE = 1e-4
+
+
+def nothing_optional_is_installed(box: Path) -> str:
+    found = sorted(name for name in HIDDEN if find_spec(name))
+    assert not found, f"this environment has {', '.join(found)}; it must hold the base dependencies only"
+    origin = Path(find_spec("sentio").origin)
+    assert origin.is_relative_to(sys.prefix), f"sentio comes from {origin}, not from the wheel"
+    return "no PyTorch here, sentio is the wheel's"
+
+
+def import_is_quick(box: Path) -> str:
+    timed = "import time; begun = time.perf_counter(); import sentio; print(time.perf_counter() - begun)"
+    run = [sys.executable, "-c", timed]
+    best = min(float(subprocess.run(run, check=True, capture_output=True).stdout) for _ in range(5))
+    assert best < IMPORT_SECONDS, f"import sentio takes {best:.2f} s at best, more than {IMPORT_SECONDS} s"
+    return f"import sentio: {best * 1000:.0f} ms, best of 5"
+
+
+def modules_import(box: Path) -> str:
+    free = [name for name in modules() if not needs_torch(name)]
+    failed = {name: error for name, error in import_errors(free).items() if error}
+    assert not failed, f"these modules do not import without PyTorch: {failed}"
+    return f"{len(free)} modules import"
+
+
+def missing_torch_is_named(box: Path) -> str:
+    import sentio
+
+    for ask in (lambda: sentio.Staged, lambda: sentio.load(box / "box", runtime="torch")):
+        try:
+            ask()
+        except sentio.MissingExtraError as error:
+            assert "sentio[torch]" in str(error), f"this message names no extra: {error}"
+        else:
+            raise AssertionError("something that needs PyTorch came without it")
+    return "what needs PyTorch says so, with the extra"
+
+
+def answers_agree(box: Path) -> str:
+    import sentio
+
+    model = sentio.load(box / "box")
+    assert model.runtime == "edge", f"the model runs on {model.runtime!r}"
+    reference = json.loads((box / "reference.json").read_text(encoding="utf-8"))
+    assert reference, "there are no reference answers"
+    worst, count = 0.0, 0
+    for name, wanted in reference.items():
+        found = json.loads(json.dumps(model.predict(box / "clips" / name).to_dict()))
+        pairs = list(zip([found, *found["windows"]], [wanted, *wanted["windows"]], strict=True))
+        for index, (ours, theirs) in enumerate(pairs):
+            where = name if index == 0 else f"{name}, window {index}"
+            for key in ("label", "exit", "start", "end", "notes"):
+                assert ours[key] == theirs[key], f"{where}: {key} {ours[key]!r}, in PyTorch {theirs[key]!r}"
+            assert ours["scores"].keys() == theirs["scores"].keys(), f"{where}: other classes"
+            gaps = [abs(ours["scores"][label] - score) for label, score in theirs["scores"].items()]
+            worst, count = max([worst, *gaps]), count + 1
+    assert worst <= TOLERANCE, f"probabilities differ from PyTorch's by up to {worst:.1e}"
+    return f"{count} answers as in PyTorch: same exit, probabilities within {worst:.1e}"
+
+
+def command_answers(box: Path) -> str:
+    clips = sorted((box / "clips").iterdir())
+    command = [
+        str(Path(sys.executable).with_name("sentio")),
+        "predict",
+        str(box / "box"),
+        *map(str, clips),
+        "--json",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, f"sentio predict left with {run.returncode}: {run.stderr}"
+    reference = json.loads((box / "reference.json").read_text(encoding="utf-8"))
+    for row in json.loads(run.stdout):
+        wanted = reference[Path(row["file"]).name]["label"]
+        assert row["label"] == wanted, f"sentio predict says {row['label']} of {row['file']}, not {wanted}"
+    return "the command says the same"
+
+
+CHECKS: tuple[Callable[[Path], str], ...] = (
+    nothing_optional_is_installed,
+    import_is_quick,
+    modules_import,
+    missing_torch_is_named,
+    answers_agree,
+    command_answers,
+)
+
+
+def main(box: Path) -> None:
+    failed = False
+    for check in CHECKS:
+        try:
+            print(f"ok      {check(box)}")
+        except AssertionError as error:
+            print(f"FAILED  {check.__name__}: {error}")
+            failed = True
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
