@@ -50,7 +50,7 @@ def _small() -> SimpleNamespace:
     from torch import nn
 
     from sentio.core.model import Model
-    from sentio.core.multi_exit import MultiExit, add_exits
+    from sentio.core.multi_exit import add_exits
     from sentio.core.staged import Staged, create_network
     from sentio.core.torch_row import TorchRow
     from sentio.tasks.classification import Classification
@@ -125,7 +125,10 @@ def _small() -> SimpleNamespace:
 
     def features(batch: int, seed: int = 0) -> Any:
         generator = np.random.default_rng(seed)
-        noise, level = generator.standard_normal((batch, 1, 8, 8)), generator.standard_normal((batch, 1, 1, 1))
+        noise, level = (
+            generator.standard_normal((batch, 1, 8, 8)),
+            generator.standard_normal((batch, 1, 1, 1)),
+        )
         return (noise + 0.8 * level).astype(np.float32)
 
     return SimpleNamespace(

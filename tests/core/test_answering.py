@@ -76,9 +76,7 @@ def test_each_sample_is_answered_where_it_leaves():
     found, row = run(Confidence(0.8))
     assert found.exits == ("e1", "e2", "final")
     assert found.exit_names() == ["e1", "e2", "final"]
-    np.testing.assert_allclose(
-        softmax(found.outputs), [[0.95, 0.05], [0.85, 0.15], [0.2, 0.8]], atol=1e-6
-    )
+    np.testing.assert_allclose(softmax(found.outputs), [[0.95, 0.05], [0.85, 0.15], [0.2, 0.8]], atol=1e-6)
     np.testing.assert_allclose(found.confidence, [0.95, 0.85, 0.8], atol=1e-6)
     assert found.outputs.dtype == np.float32
     assert row.computed == ["a", "b", "c"]
@@ -170,9 +168,7 @@ def test_outputs_that_are_not_finite(value):
 
 def test_exits_of_different_widths():
     broken = TABLE | {"e2": np.zeros((3, 5))}
-    with pytest.raises(
-        ConfigError, match=r"Exit 'e2' gives outputs of shape \(5,\) and exit 'e1' of \(2,\)"
-    ):
+    with pytest.raises(ConfigError, match=r"Exit 'e2' gives outputs of shape \(5,\) and exit 'e1' of \(2,\)"):
         run(Confidence(1.0), row=TableRow(broken))
 
 

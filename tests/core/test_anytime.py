@@ -178,7 +178,9 @@ def test_exits_switched_off_are_passed(small):
 @pytest.mark.parametrize("mask", [[True], [[True, False]], [0, 1], True, np.array([1.0, 0.0])])
 def test_a_mask_that_does_not_fit_is_refused(mask):
     step = Step("e1", np.zeros(2), np.arange(2))
-    with pytest.raises(InputError, match=r"drop\(\) at exit 'e1' takes one boolean for each of the 2 samples"):
+    with pytest.raises(
+        InputError, match=r"drop\(\) at exit 'e1' takes one boolean for each of the 2 samples"
+    ):
         step.drop(mask)
     assert not step.left.any()
 

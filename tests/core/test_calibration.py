@@ -110,7 +110,7 @@ def test_likelihood_of_known_probabilities():
 def test_calibration_error_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.92, 0.08], [0.7, 0.3], [0.68, 0.32], [0.55, 0.45]])
     targets = np.array([0, 1, 0, 0, 1])
-    # ten bins: (0.9, 1] has 2 samples, half right, mean 0.935; (0.6, 0.7] 2, all right, 0.69; (0.5, 0.6] 1 wrong
+    # ten bins: 2 samples in (0.9, 1], half right, mean 0.935; 2 in (0.6, 0.7], right, 0.69; 1 in (0.5, 0.6]
     expected = 2 / 5 * abs(0.5 - 0.935) + 2 / 5 * abs(1.0 - 0.69) + 1 / 5 * abs(0.0 - 0.55)
     found = expected_calibration_error(np.log(probabilities), targets, bins=10)
     assert found == pytest.approx(expected, abs=1e-12)
@@ -198,7 +198,9 @@ def test_an_accuracy_that_cannot_be_reached_says_what_can():
 
 def test_a_cost_that_cannot_be_met_says_what_can():
     confidence, right, macs = exits_of(0)
-    with pytest.raises(ConfigError, match="A mean of 99 MACs cannot be met: the cheapest exit alone costs 100"):
+    with pytest.raises(
+        ConfigError, match="A mean of 99 MACs cannot be met: the cheapest exit alone costs 100"
+    ):
         fit_thresholds(confidence, right, macs, mean_macs=99.0)
 
 

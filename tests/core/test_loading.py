@@ -29,7 +29,7 @@ def test_the_runtime_is_torch_where_it_can_be(artifact, monkeypatch):
 def test_without_torch_and_without_graphs(artifact, tamper, monkeypatch):
     tamper(artifact, lambda values: values.update(graphs={}))
     without_torch(monkeypatch)
-    with pytest.raises(MissingExtraError, match="holds no exported stages .* and PyTorch is not installed"):
+    with pytest.raises(MissingExtraError, match=r"holds no exported stages .* and PyTorch is not installed"):
         load(artifact)
 
 
@@ -70,7 +70,7 @@ def test_options_out_of_range(artifact):
 @pytest.mark.parametrize("runtime", ["torch", "edge"])
 def test_names_and_options_this_version_does_not_know(artifact, tamper, runtime, change, message):
     tamper(artifact, change)
-    with pytest.raises(ArtifactError, match="^Artifact .* does not fit this version of Sentio: ") as caught:
+    with pytest.raises(ArtifactError, match=r"^Artifact .* does not fit this version of Sentio: ") as caught:
         load(artifact, runtime=runtime)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -136,7 +136,7 @@ def test_a_network_that_is_not_in_the_registry(small, tmp_path):
     net = small.multi_exit()
     net.backbone.spec = None
     path = sentio.save(small.model(net=net), tmp_path / "a")
-    with pytest.raises(ArtifactError, match="not in the registry; pass network= of the same structure$"):
+    with pytest.raises(ArtifactError, match=r"not in the registry; pass network= of the same structure$"):
         load(path)
     other = small.multi_exit(seed=9)
     other.backbone.input_shapes = {}

@@ -110,7 +110,9 @@ def test_a_policy_for_one_call(model):
 
 
 def test_without_a_front_end_only_features_are_taken(small):
-    with pytest.raises(ConfigError, match=r"Model 'small' takes features, not files; call answer\(features\)"):
+    with pytest.raises(
+        ConfigError, match=r"Model 'small' takes features, not files; call answer\(features\)"
+    ):
         small.model().predict(recording(0.0))
 
 

@@ -213,7 +213,9 @@ def test_arguments_that_are_missing_or_unknown(values):
         policy_from_dict(values)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), None, "0.5", True, {"e1": 2.0}, {"e1": [0.5]}])
+@pytest.mark.parametrize(
+    "threshold", [-0.1, 1.1, float("nan"), None, "0.5", True, {"e1": 2.0}, {"e1": [0.5]}]
+)
 @pytest.mark.parametrize("kind", [Confidence, Entropy])
 def test_thresholds_out_of_range(kind, threshold):
     with pytest.raises(ConfigError, match="thresholds are numbers between 0 and 1"):

@@ -146,12 +146,15 @@ class Broken(nn.Module):
 
 
 @pytest.mark.parametrize(("module", "reason"), [(Counting(), "."), (Broken(), "the very reason$")])
-def test_a_stage_that_cannot_be_exported_is_named(tmp_path, module, reason):
+def test_a_stage_that_cannot_be_exported_is_named(tmp_path, capfd, module, reason):
     model = model_of({"first": nn.Identity(), "odd one": module}, (4,))
-    with pytest.raises(ConfigError, match=f"^Stage 'odd one' cannot be exported to ONNX: .*{reason}") as caught:
+    with pytest.raises(
+        ConfigError, match=f"^Stage 'odd one' cannot be exported to ONNX: .*{reason}"
+    ) as caught:
         export(model, tmp_path / "a")
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +163,7 @@ def test_an_exit_that_cannot_be_exported_is_named(small):
     net.branches["e1"] = Broken()
     net.backbone = Staged({"a": nn.Identity(), "b": nn.Identity(), "head": nn.Identity()})
     net.specs = net.specs[:1]
-    with pytest.raises(ConfigError, match="^Exit 'e1' cannot be exported to ONNX: the very reason"):
+    with pytest.raises(ConfigError, match=r"^Exit 'e1' cannot be exported to ONNX: the very reason"):
         export_graphs(net, {"main": (4,)})
 
 
@@ -177,7 +180,7 @@ class Drifting(nn.Module):
 def test_graphs_that_disagree_with_pytorch_are_not_written(tmp_path):
     export(model_of({"only": nn.Identity()}, (4,)), tmp_path / "a")
     before = (tmp_path / "a" / "sentio.json").read_bytes()
-    with pytest.raises(ConfigError, match="differ from PyTorch by .* so nothing was written"):
+    with pytest.raises(ConfigError, match=r"differ from PyTorch by .* so nothing was written"):
         export(model_of({"drift": Drifting()}, (4,)), tmp_path / "a")
     assert (tmp_path / "a" / "sentio.json").read_bytes() == before
 
@@ -199,7 +202,9 @@ def fake_export(key, stage, inputs, packed):
 def test_without_an_input_shape_or_the_exporter(small, tmp_path, monkeypatch):
     model = small.model()
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"The ONNX exporter is not installed here; .*sentio\[export\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"The ONNX exporter is not installed here; .*sentio\[export\]"
+    ):
         export(model, tmp_path / "a")
     model.network.backbone.input_shapes = {}
     with pytest.raises(ConfigError, match="'small' does not know its input shape"):

@@ -42,7 +42,9 @@ def test_labels_of_interest():
     found = part(0.2, 0.7, 0.1, only=["cat"])
     assert (found.label, found.score) == (None, pytest.approx(0.7))
     assert part(0.2, 0.7, 0.1, only=[]).label is None
-    with pytest.raises(UnknownNameError, match="Unknown label 'cow'; choose one of|Unknown label 'cow'; did you"):
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown label 'cow'; choose one of|Unknown label 'cow'; did you"
+    ):
         part(0.2, 0.7, 0.1, only=["dog", "cow"])
     with pytest.raises(ConfigError, match="only takes a list of labels, got the text 'dog'"):
         part(0.2, 0.7, 0.1, only="dog")
@@ -113,11 +115,15 @@ def test_loss_of_classes_and_of_probabilities():
 def test_settings_build_it_again():
     task = Classification(["a", "b"], none_below=0.3, label_smoothing=0.1)
     again = registry.build("task", "classification", **task.settings())
-    assert again.settings() == task.settings() == {
-        "labels": ["a", "b"],
-        "none_below": 0.3,
-        "label_smoothing": 0.1,
-    }
+    assert (
+        again.settings()
+        == task.settings()
+        == {
+            "labels": ["a", "b"],
+            "none_below": 0.3,
+            "label_smoothing": 0.1,
+        }
+    )
 
 
 @pytest.mark.parametrize("labels", [[], ["one"], ["a", "a"], "ab", [1, 2], ["a", None]])

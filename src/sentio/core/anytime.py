@@ -208,7 +208,8 @@ def batch_size(boundary: Mapping[str, Any]) -> int:
     Raises:
         InputError: there is no tensor, or their lengths differ.
     """
-    sizes = {name: int(tensor.shape[0]) for name, tensor in boundary.items()}
-    if len(set(sizes.values())) != 1:
-        raise InputError(f"The tensors of a batch need one common first axis, got lengths {sizes}")
-    return next(iter(sizes.values()))
+    sizes = {int(tensor.shape[0]) for tensor in boundary.values()}
+    if len(sizes) != 1:
+        lengths = {name: int(tensor.shape[0]) for name, tensor in boundary.items()}
+        raise InputError(f"The tensors of a batch need one common first axis, got lengths {lengths}")
+    return sizes.pop()

@@ -275,7 +275,7 @@ def _as_text(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
 
 
 def _swap(fresh: Path, target: Path, old: Path) -> None:
-    """Put ``fresh`` in the place of ``target``; a folder cannot be replaced in one step, so it moves first."""
+    """Put ``fresh`` in the place of ``target``; a folder cannot be replaced in one step, so it is moved."""
     if not target.is_dir():
         fresh.replace(target)
         return

@@ -146,7 +146,7 @@ def _session(files: ArtifactFiles, facts: GraphFacts, options: ort.SessionOption
         facts.outputs
     ):
         raise ArtifactError(
-            f"Artifact {files.path} is damaged: {facts.file!r} does not take and give what the manifest says; "
+            f"Artifact {files.path} is damaged: {facts.file!r} does not take and give what it should; "
             "copy or export it again"
         )
     return session
