@@ -58,7 +58,12 @@ class Staged(nn.Module):
         self.stage_names: tuple[str, ...] = tuple(name for name, _ in pairs)
         if len(set(self.stage_names)) < len(pairs):
             raise StageError(f"Stage names must differ; got {', '.join(self.stage_names)}")
-        self.stages = nn.ModuleDict({stage_key(name): module for name, module in pairs})
+        if len({stage_key(name) for name in self.stage_names}) < len(pairs):
+            raise StageError("Two stage names differ only in '.' and '__'; rename one of them")
+        try:
+            self.stages = nn.ModuleDict({stage_key(name): module for name, module in pairs})
+        except KeyError as error:
+            raise StageError(f"A stage cannot have this name in PyTorch: {error.args[0]}") from error
         shapes = {MAIN: input_shapes} if isinstance(input_shapes, tuple) else dict(input_shapes or {})
         self.input_shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in shapes.items()}
         self.spec = spec
