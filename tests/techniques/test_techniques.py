@@ -14,7 +14,7 @@ from sentio.core.cutting import CutNetwork, stage
 from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit, add_exits
 from sentio.core.staged import Staged
-from sentio.techniques.phases import Phase, loss_weights, outputs, set_mode, trained_modules
+from sentio.techniques.phases import Phase, loss_weights, set_mode, trained_modules
 
 STEPS = 20
 
@@ -41,7 +41,7 @@ def run(net, phase):
     parameters = [p for module in trained_modules(net, phase) for p in module.parameters()]
     optimiser = torch.optim.Adam(parameters, 1e-2)
     for x, targets in batches():
-        found = outputs(net, phase, x)
+        found = net(x, phase.losses)
         losses = [
             weight * nn.functional.cross_entropy(found[n], targets) for n, weight in phase.losses.items()
         ]
@@ -178,7 +178,7 @@ def test_outputs_are_those_of_the_network_and_no_more(small):
     x = torch.randn(4, 1, 8, 8)
     expected = net(x)
     for names in (("e1",), ("e2",), ("e1", FINAL), ("e1", "e2", FINAL)):
-        found = outputs(net, Phase("any", (), (), dict.fromkeys(names, 1.0)), x)
+        found = net(x, names)
         assert list(found) == list(names)
         assert all(torch.equal(found[name], expected[name]) for name in names)
 
@@ -188,7 +188,7 @@ def test_nothing_behind_the_last_wanted_exit_is_computed(small):
     seen = []
     for name in net.stage_names:
         net.backbone.stage(name).register_forward_hook(lambda *_, name=name: seen.append(name))
-    outputs(net, Phase("any", (), (), {"e1": 1.0}), torch.randn(2, 1, 8, 8))
+    net(torch.randn(2, 1, 8, 8), ["e1"])
     assert seen == ["a"]
 
 
@@ -232,7 +232,7 @@ def test_a_network_cut_by_graph_trains_as_the_module_it_was(cut):
     expected.train()
     for phase in phases_of("classifier-wise", cut)[:1] + phases_of("end-to-end", cut, weights=0):
         set_mode(cut, phase)
-        torch.testing.assert_close(outputs(cut, phase, x)[FINAL], expected(x))
+        torch.testing.assert_close(cut(x, phase.losses)[FINAL], expected(x))
     before = cut.backbone.original.norm.running_mean.clone()
     run(cut, phase)
     assert not torch.equal(before, cut.backbone.original.norm.running_mean)

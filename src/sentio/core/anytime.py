@@ -130,7 +130,7 @@ def anytime(
     points = tuple(point for point in row.exit_points if evaluates is None or evaluates(point.name))
     run_stages = getattr(row, "run_stages", None) or partial(_one_by_one, row)
     boundary = row.start(inputs)
-    samples = np.arange(batch_size(boundary))
+    samples = _everyone(batch_size(boundary))
     kept: dict[Read, Any] = {}
     for leg in _legs(points, row.stage_names):
         boundary = run_stages(leg.stages, boundary)
@@ -146,6 +146,14 @@ def anytime(
                 boundary = {key: row.take(value, rows) for key, value in boundary.items()}
                 kept = {key: row.take(value, rows) for key, value in kept.items()}
         kept = {key: kept[key] for key in leg.later}
+
+
+@lru_cache(maxsize=64)
+def _everyone(count: int) -> NDArray[np.intp]:
+    """The indices of all samples; shared between calls, so they cannot be written to."""
+    samples = np.arange(count)
+    samples.flags.writeable = False
+    return samples
 
 
 class _Leg(NamedTuple):

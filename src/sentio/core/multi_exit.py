@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -66,6 +66,7 @@ class MultiExit(nn.Module):
         for spec in specs:
             check_reads(spec, backbone.stage_names)
         self.backbone = backbone
+        self.stage_names: tuple[str, ...] = backbone.stage_names
         self.specs: tuple[ExitSpec, ...] = tuple(
             sorted(specs, key=lambda spec: backbone.stage_names.index(spec.after))
         )
@@ -74,10 +75,6 @@ class MultiExit(nn.Module):
             _add_branch(self.branches, spec.name, branches[spec.name])
         self._off: frozenset[str] = frozenset()
         self._points = self._points_on()
-
-    @property
-    def stage_names(self) -> tuple[str, ...]:
-        return self.backbone.stage_names
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -109,16 +106,24 @@ class MultiExit(nn.Module):
             raise UnknownNameError("exit", name, self.exit_names[:-1])
         return self.branches[stage_key(name)]
 
-    def forward(self, x: Any) -> dict[str, Tensor]:
-        """Every exit that is switched on, by name, in order; ``final`` last."""
-        points = self.exit_points
+    def forward(self, x: Any, exits: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Every exit that is switched on, by name, in order; ``final`` last.
+
+        Args:
+            x: the input, batch first.
+            exits: only these; nothing behind the last of them is computed.
+        """
+        points = [point for point in self.exit_points if exits is None or point.name in exits]
+        wanted = {read for point in points for read in point.reads}
         kept: dict[tuple[str, str], Tensor] = {}
         outputs: dict[str, Tensor] = {}
         for name, boundary in self.backbone.boundaries(x):
-            kept |= read_boundary(name, boundary, {read for point in points for read in point.reads})
+            kept |= read_boundary(name, boundary, wanted)
             for point in points:
                 if point.after == name:
                     outputs[point.name] = self.run_exit(point.name, [kept[read] for read in point.reads])
+            if len(outputs) == len(points):
+                break
         return outputs
 
     def anytime(self, x: Any, *, evaluates: Callable[[str], bool] | None = None) -> Iterator[Step]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from sentio.core.anytime import read_boundary
 from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 
@@ -43,28 +42,6 @@ def set_mode(net: MultiExit, phase: Phase) -> None:
         net.backbone.train()
     for module in trained_modules(net, phase):
         module.train().requires_grad_(True)
-
-
-def outputs(net: MultiExit, phase: Phase, x: object) -> dict[str, Tensor]:
-    """The outputs of the exits whose losses the phase needs; nothing behind the last of them is computed.
-
-    Args:
-        net: the network, in the mode that `set_mode` gives it.
-        phase: says which exits.
-        x: the input, batch first.
-    """
-    points = [point for point in net.exit_points if point.name in phase.losses]
-    wanted = {read for point in points for read in point.reads}
-    kept: dict[tuple[str, str], Tensor] = {}
-    found: dict[str, Tensor] = {}
-    for name, boundary in net.backbone.boundaries(x):
-        kept |= read_boundary(name, boundary, wanted)
-        for point in points:
-            if point.after == name:
-                found[point.name] = net.run_exit(point.name, [kept[read] for read in point.reads])
-        if len(found) == len(points):
-            break
-    return found
 
 
 def loss_weights(net: MultiExit, weights: float | Mapping[str, float]) -> dict[str, float]:

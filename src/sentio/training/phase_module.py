@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -10,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sentio.audio import augmentation
 from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Batch, Task
-from sentio.techniques.phases import Phase, outputs, set_mode, trained_modules
+from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
 from sentio.training.sections import Recipe
 
@@ -50,6 +52,8 @@ class PhaseModule(L.LightningModule):
         super().__init__()
         self.net, self.phase, self.recipe, self.task = net, phase, recipe, task
         self.data = {"train": train, "validation": validation}
+        self.plateau: ReduceLROnPlateau | None = None
+        self._loaded: dict[str, Any] | None = None
         self._seen: list[tuple[dict[str, NDArray[Any]], NDArray[Any]]] = []
         set_mode(net, phase)
 
@@ -72,20 +76,27 @@ class PhaseModule(L.LightningModule):
         return [] if validation is None else validation.in_order(self.recipe.batch)
 
     def on_train_epoch_start(self) -> None:
-        # Dropout draws from PyTorch's own generator.
-        torch.manual_seed(self._seed(self.current_epoch))
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
+        options, schedule = self.recipe.optimiser, self.recipe.schedule
+        groups = self.trainer.optimizers[0].param_groups
+        if schedule.name == "cosine":
+            factor = cosine(self.current_epoch, self.recipe.epochs, schedule.warmup_epochs)
+            for group in groups:
+                group["lr"] = options.lr * factor
+        self.log("learning_rate", groups[0]["lr"], sync_dist=True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        x, targets = self._augmented(*batch, index)
-        loss = self._loss(outputs(self.net, self.phase, x), targets)
+        generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
+        x, targets = self._augmented(*batch, generator)
+        # Dropout draws from PyTorch's own generator.
+        torch.manual_seed(self._seed(self.current_epoch, index, 1))
+        loss = self._loss(self.net(x, self.phase.losses), targets)
         self._check(loss, "training")
         self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         x, targets = batch
-        found = outputs(self.net, self.phase, x)
+        found = self.net(x, self.phase.losses)
         loss = self._loss(found, targets)
         self._check(loss, "validation")
         self.log(VAL_LOSS, loss, batch_size=len(targets), sync_dist=True)
@@ -100,7 +111,7 @@ class PhaseModule(L.LightningModule):
             self.log(f"val_{figure}/{name}", value, sync_dist=True)
         self._seen.clear()
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         options, schedule = self.recipe.optimiser, self.recipe.schedule
         chosen = [p for module in trained_modules(self.net, self.phase) for p in module.parameters()]
         if not chosen:
@@ -112,19 +123,26 @@ class PhaseModule(L.LightningModule):
         else:
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
             optimiser = kind(chosen, options.lr, weight_decay=options.weight_decay)
-        if schedule.name == "constant":
-            return optimiser
         if schedule.name == "plateau":
-            falling: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimiser, factor=schedule.factor, patience=schedule.patience
-            )
-            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": falling, "monitor": self.monitor}}
-        warmup = min(schedule.warmup_epochs, self.recipe.epochs // 2)
-        falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.recipe.epochs - warmup)
-        if warmup:
-            rising = torch.optim.lr_scheduler.LinearLR(optimiser, 1e-2, total_iters=warmup)
-            falling = torch.optim.lr_scheduler.SequentialLR(optimiser, [rising, falling], [warmup])
-        return {"optimizer": optimiser, "lr_scheduler": falling}
+            self.plateau = ReduceLROnPlateau(optimiser, factor=schedule.factor, patience=schedule.patience)
+        return optimiser
+
+    # Lightning would step schedulers behind the checkpoint, and a resumed training would miss that step.
+
+    def on_train_epoch_end(self) -> None:
+        if self.plateau is not None:
+            self.plateau.step(float(self.trainer.callback_metrics[self.monitor]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint.get("plateau")
+
+    def on_train_start(self) -> None:
+        if self.plateau is not None and self._loaded is not None:
+            self.plateau.load_state_dict(self._loaded)
 
     def _loss(self, found: dict[str, Tensor], targets: Tensor) -> Tensor:
         losses = [
@@ -144,9 +162,8 @@ class PhaseModule(L.LightningModule):
         sequence = np.random.SeedSequence([self.recipe.seed, *place, self.global_rank])
         return int(sequence.generate_state(1)[0])
 
-    def _augmented(self, x: Tensor, targets: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         change = self.recipe.augment
-        generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index))
         if change.roll:
             x = augmentation.time_roll(x, change.roll, generator)
         if change.shift:
@@ -161,3 +178,17 @@ class PhaseModule(L.LightningModule):
             soft = one_hot(targets, self.task.outputs).float()
             x, targets = augmentation.mixup(x, soft, change.mixup, generator)
         return x, targets
+
+
+def cosine(epoch: int, epochs: int, warmup: int) -> float:
+    """The share of the learning rate in an epoch, from 0: a linear rise, then half a cosine down.
+
+    Args:
+        epoch: from 0.
+        epochs: in all.
+        warmup: epochs of the rise, from a hundredth; taken as at most half of all.
+    """
+    warmup = min(warmup, epochs // 2)
+    if epoch < warmup:
+        return 0.01 + 0.99 * epoch / warmup
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
