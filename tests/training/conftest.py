@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,18 @@ def trained(
     steps: list[Any] = []
     model = train(None, recipe(epochs=6), tones, out=path, progress=steps.append)
     yield SimpleNamespace(model=model, path=path, run=path.with_name("model.run"), steps=steps)
+
+
+@pytest.fixture
+def few(tones: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``few(per_class)``: a copy of so many clips of each class."""
+
+    def make(per_class: int, labels: tuple[str, ...] = LABELS) -> Path:
+        folder = tmp_path / "few"
+        for label in labels:
+            (folder / label).mkdir(parents=True)
+            for number in range(per_class):
+                shutil.copy(tones / label / f"{number}.wav", folder / label)
+        return folder
+
+    return make

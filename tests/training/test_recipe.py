@@ -43,7 +43,10 @@ def test_changes_replace_values_and_none_does_not(recipe):
     found = read_recipe(recipe(), epochs=9, data__split=2, optimiser__name=None, network__options__width=6)
     assert (found.epochs, found.data.split, found.optimiser.name) == (9, 2, "adam")
     assert found.network.options == {"width": 6}
-    assert read_recipe(recipe(data="folder"), data__split=1).data.split == 1
+    both = read_recipe(
+        {"name": "x"}, technique="classifier-wise", technique__options__train_backbone=False
+    ).technique
+    assert (both.name, both.options) == ("classifier-wise", {"train_backbone": False})
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):

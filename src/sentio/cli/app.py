@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from shlex import join
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from sentio import __version__
 from sentio.cli import options, printing
 from sentio.cli.bars import Bars
 from sentio.cli.options import Artifact, Cache, Json, PolicyText, Protocol, Runtime, SkipBad, Threads
-from sentio.core.errors import ConfigError, SentioError
+from sentio.core.errors import ConfigError, MissingExtraError, SentioError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -89,6 +90,9 @@ def train(
     folder with meta.csv, a zip of either, or a recipe. Ctrl-C loses at most one epoch: the same command goes
     on.
     """
+    for package in ("torch", "lightning", "tensorboard"):
+        if find_spec(package) is None:
+            raise MissingExtraError(f"{package}, which sentio train needs,", "train")
     from sentio import train as run
     from sentio.training.defaults import default_recipe
     from sentio.training.progress import main_process
@@ -190,7 +194,7 @@ def predict(
     artifact: Artifact,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Recordings; long ones are answered window by window."),
+        typer.Argument(metavar="FILES", help="Recordings; long ones are answered window by window."),
     ],
     policy: PolicyText = None,
     only: Annotated[

@@ -7,12 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from sentio.core.errors import CancelledError
 from sentio.training.progress import Cancel, Progress, Report
 
+#: the checkpoints of a phase
+LAST = "last.ckpt"
+BEST = "best.ckpt"
 INTERRUPTED = "Training was interrupted; the same command goes on from the last finished epoch"
+
+
+class Keeper(Checkpoint):
+    """Keeps every epoch's end as ``last.ckpt``, and as ``best.ckpt`` if it is the best so far.
+
+    Args:
+        folder: for the checkpoints.
+        monitor: the figure that tells the best, lower is better; None where only the last counts.
+    """
+
+    def __init__(self, folder: Path, monitor: str | None) -> None:
+        self.folder, self.monitor = folder, monitor
+        self.lowest = float("inf")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.monitor is not None:
+            value = float(trainer.callback_metrics[self.monitor])
+            if value < self.lowest:
+                self.lowest = value
+                trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.lowest = state_dict["lowest"]
 
 
 class Reporter(Callback):
@@ -25,7 +55,7 @@ class Reporter(Callback):
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         # A training that was interrupted just after it had stopped early must not go on.
         early = trainer.early_stopping_callback
-        if early is not None and early.wait_count >= early.patience:  # type: ignore[attr-defined]
+        if early is not None and early.wait_count >= early.patience:
             trainer.should_stop = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:

@@ -12,22 +12,20 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from sentio.core.errors import ArtifactError, CancelledError, ConfigError
+from sentio.core.errors import ArtifactError, CancelledError, ConfigError, MissingExtraError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Task
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
-from sentio.training.callbacks import INTERRUPTED, FigureLog, Reporter
+from sentio.training.callbacks import BEST, INTERRUPTED, LAST, FigureLog, Keeper, Reporter
 from sentio.training.phase_module import VAL_LOSS, PhaseModule
 from sentio.training.progress import Cancel, Report
 from sentio.training.sections import DevicesSection, Recipe
 
-LAST = "last.ckpt"
-BEST = "best.ckpt"
 FIGURES = "metrics.csv"
 
 
@@ -62,17 +60,8 @@ def run_phase(
     """
     module = PhaseModule(net, phase, recipe, task, train, validation)
     best = recipe.keep == "best" and validation is not None
-    keeper = ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor=VAL_LOSS if best else None,
-        save_top_k=1 if best else 0,
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
     callbacks: list[Callback] = [
-        keeper,
+        Keeper(folder, VAL_LOSS if best else None),
         Reporter(f"train {phase.name}", report, cancel),
         FigureLog(folder / FIGURES),
     ]
@@ -102,7 +91,7 @@ def run_phase(
                 "once that is mended the same command goes on from the last finished epoch"
             ) from error
     if best:
-        kept = torch.load(Path(keeper.dirpath or folder) / BEST, map_location="cpu", weights_only=True)
+        kept = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         weights = kept["state_dict"].items()
         net.load_state_dict({key.removeprefix("net."): value for key, value in weights})
         trainer.strategy.barrier()
@@ -114,13 +103,18 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.T
 
     Raises:
         ConfigError: the recipe asks for devices that this machine does not have.
+        MissingExtraError: TensorBoard is not installed.
     """
+    try:
+        logger = TensorBoardLogger(folder, name=None, version="logs")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("TensorBoard, which a training's log needs,", "train") from error
     try:
         return L.Trainer(
             **recipe.devices.model_dump(),
             max_epochs=recipe.epochs,
             callbacks=callbacks,
-            logger=TensorBoardLogger(folder, name=None, version="logs"),
+            logger=logger,
             deterministic=recipe.deterministic,
             use_distributed_sampler=False,
             enable_progress_bar=False,

@@ -145,7 +145,9 @@ class _OnceLoader(yaml.SafeLoader):
 def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
     for name in path[:-1]:
         inner = values.get(name)
-        values[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        # A bare name stands for a section, see `NamedSection`.
+        bare = {"name": inner} if isinstance(inner, str) else {}
+        values[name] = dict(inner) if isinstance(inner, Mapping) else bare
         values = values[name]
     values[path[-1]] = value
 

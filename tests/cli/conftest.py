@@ -1,0 +1,108 @@
+"""The command run in this process, and a small trained model to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 8000
+HERTZ = {"low": 220.0, "middle": 660.0, "high": 1980.0}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("lightning")
+    torch.set_num_threads(1)
+
+
+@dataclass
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def sentio(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """``sentio("train", ...)`` as on the command line; the exit code and what was printed."""
+    from sentio.cli import main
+
+    def run(*arguments: Any) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        found = capfd.readouterr()
+        return Outcome(int(left.value.code or 0), found.out, found.err)
+
+    return run
+
+
+def write_tones(folder: Path, clips: int = 12) -> Path:
+    """A folder per class of tones in noise, 0.3 s each at 8 kHz."""
+    generator = np.random.default_rng(0)
+    time = np.arange(2400) / RATE
+    for label, hertz in HERTZ.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(clips):
+            clip = 0.3 * np.sin(2 * np.pi * hertz * generator.uniform(0.8, 1.25) * time)
+            soundfile.write(folder / label / f"{number}.wav", clip + generator.normal(0, 0.05, 2400), RATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled data, twelve clips per class; not to be written to."""
+    return write_tones(tmp_path_factory.mktemp("cli") / "tones")
+
+
+@pytest.fixture
+def own_tones(tmp_path: Path) -> Path:
+    """Labelled data to spoil, four clips per class."""
+    return write_tones(tmp_path / "own", clips=4)
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that trains in a second."""
+    file = tmp_path_factory.mktemp("cli") / "small.yaml"
+    file.write_text(
+        "name: small\n"
+        "frontend:\n"
+        "  name: log-mel\n"
+        "  options: {window: 0.3, rate: 8000, n_fft: 256, hop_length: 128, n_mels: 24}\n"
+        "network: {name: tiny-cnn, options: {width: 4}}\n"
+        "exits: [{kind: pooled-linear, at: [block1, block2]}]\n"
+        "optimiser: {lr: 0.01}\n"
+        "epochs: 5\n"
+        "batch: 8\n"
+    )
+    return file
+
+
+@pytest.fixture(scope="session")
+def artifact(recipe: Path, tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model; not to be written to."""
+    from sentio.training.training import train
+
+    out = tmp_path_factory.mktemp("cli") / "model"
+    train(None, recipe, tones, out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def box(artifact: Path) -> Path:
+    """The same, exported."""
+    pytest.importorskip("onnxscript")
+    from sentio.core.loading import load
+    from sentio.exporting.onnx import export
+
+    return Path(export(load(artifact, runtime="torch"), artifact.with_name("box")).path)

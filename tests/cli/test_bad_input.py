@@ -1,0 +1,501 @@
+"""Every row of docs/bad_input.md: the input is made, the command is run, and what it says is compared."""
+
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from sentio.core.errors import SentioError
+
+PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
+#: name of a row -> what to run; filled by `case`
+CASES = {}
+
+
+def rows():
+    """(input, what happens, message, exit code) of every table row of the page."""
+    found = []
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if line.startswith("| ") and len(cells) == 4 and cells[3].isdecimal():
+            found.append((*cells[:3], int(cells[3])))
+    return found
+
+
+def case(name):
+    """The function prepares what the row called ``name`` speaks of, and runs it."""
+
+    def add(function):
+        assert name not in CASES
+        CASES[name] = function
+        return function
+
+    return add
+
+
+def test_the_page_and_the_cases_are_the_same():
+    assert [row[0] for row in rows()] == list(CASES)
+
+
+@pytest.mark.parametrize(("name", "what", "message", "code"), rows(), ids=[row[0] for row in rows()])
+def test_row(name, what, message, code, place):
+    found = CASES[name](place)
+    pattern = ".*".join(re.escape(part) for part in message.strip("`").split("…"))
+    assert re.search(pattern, found.err if code else found.out, re.DOTALL), found
+    assert found.code == code
+    assert "Traceback" not in found.err
+    if code:
+        errors = [line for line in found.err.splitlines() if line.startswith("sentio: ")]
+        assert len(errors) == 1, "one sentence"
+
+
+@pytest.fixture
+def place(sentio, artifact, box, tones, own_tones, recipe, tmp_path, monkeypatch):
+    """Where a case works, and what it may use."""
+
+    def python(function):
+        """A call of the library instead of a command."""
+        try:
+            return SimpleNamespace(code=0, out=str(function()), err="")
+        except SentioError as error:
+            return SimpleNamespace(code=error.exit_code, out="", err=f"sentio: {error}\n")
+
+    def predict(samples=None, rate=8000, name="clip.wav", **options):
+        """The answer about a file, written if there are samples."""
+        if samples is not None:
+            soundfile.write(tmp_path / name, samples, rate, **options)
+        return sentio("predict", artifact, tmp_path / name)
+
+    def train(data=None, out="out", *more):
+        where = ("--data", data or own_tones, "-o", tmp_path / out)
+        return sentio("train", recipe, *where, "--epochs", 1, *more)
+
+    def copied():
+        return Path(shutil.copytree(box, tmp_path / "box"))
+
+    tone = 0.3 * np.sin(np.arange(2400) / 5)
+    return SimpleNamespace(
+        sentio=sentio,
+        artifact=artifact,
+        box=box,
+        tones=tones,
+        data=own_tones,
+        recipe=recipe,
+        folder=tmp_path,
+        patch=monkeypatch,
+        python=python,
+        predict=predict,
+        train=train,
+        copied=copied,
+        tone=tone,
+    )
+
+
+# Recordings
+
+
+@case("Random bytes as `.wav`")
+def _(place):
+    (place.folder / "clip.wav").write_bytes(np.random.default_rng(0).bytes(5000))
+    return place.predict()
+
+
+@case("An empty file")
+def _(place):
+    (place.folder / "clip.wav").write_bytes(b"")
+    return place.predict()
+
+
+@case("A sound of length zero")
+def _(place):
+    return place.predict(np.zeros(0))
+
+
+@case("Samples that are NaN or infinite")
+def _(place):
+    place.tone[[5, 7]] = np.nan, np.inf
+    return place.predict(place.tone, subtype="FLOAT")
+
+
+@case("A missing file")
+def _(place):
+    return place.predict()
+
+
+@case("A folder instead of a file")
+def _(place):
+    (place.folder / "clip.wav").mkdir()
+    return place.predict()
+
+
+@case("Another rate, several channels")
+def _(place):
+    stereo = np.stack([np.sin(np.arange(13230) / 9)] * 2, axis=1) * 0.3
+    return place.predict(stereo, 44100)
+
+
+@case("A recording shorter than the model's window")
+def _(place):
+    return place.predict(place.tone[:800])
+
+
+@case("Silence")
+def _(place):
+    return place.predict(np.zeros(2400))
+
+
+@case("A clipped recording")
+def _(place):
+    return place.predict(np.sign(place.tone))
+
+
+@case("A truncated recording")
+def _(place):
+    soundfile.write(place.folder / "whole.wav", np.tile(place.tone, 10), 8000)
+    (place.folder / "clip.wav").write_bytes((place.folder / "whole.wav").read_bytes()[:20000])
+    return place.predict()
+
+
+@case("One bad file among several")
+def _(place):
+    (place.folder / "clip.wav").write_bytes(b"")
+    files = [place.tones / "low" / "0.wav", place.folder / "clip.wav", place.tones / "low" / "1.wav"]
+    found = place.sentio("predict", place.artifact, *files)
+    assert [line.split(": ")[0] for line in found.out.splitlines()] == [str(files[0]), str(files[2])]
+    return found
+
+
+@case("In Python: samples of a wrong shape")
+def _(place):
+    from sentio.core.loading import load
+
+    return place.python(lambda: load(place.artifact).predict((np.zeros((3, 2, 100)), 8000)))
+
+
+@case("In Python: samples of a wrong rate")
+def _(place):
+    from sentio.core.loading import load
+
+    return place.python(lambda: load(place.artifact).predict((place.tone, 0)))
+
+
+@case("In Python: features of a wrong shape")
+def _(place):
+    from sentio.core.loading import load
+
+    return place.python(lambda: load(place.artifact).answer(np.zeros((2, 1, 7, 24), np.float32)))
+
+
+@case("In Python: features that are NaN")
+def _(place):
+    from sentio.core.loading import load
+
+    return place.python(lambda: load(place.artifact).answer(np.full((2, 1, 19, 24), np.nan, np.float32)))
+
+
+# Data
+
+
+@case("No such folder")
+def _(place):
+    return place.train(place.folder / "none")
+
+
+@case("An empty folder")
+def _(place):
+    (place.folder / "empty").mkdir()
+    return place.train(place.folder / "empty")
+
+
+@case("Sounds without labels")
+def _(place):
+    shutil.copytree(place.data / "low", place.folder / "flat")
+    return place.train(place.folder / "flat")
+
+
+@case("Only one class")
+def _(place):
+    shutil.rmtree(place.data / "low")
+    shutil.rmtree(place.data / "high")
+    return place.train()
+
+
+@case("One clip of each class")
+def _(place):
+    for file in place.data.rglob("[1-9].wav"):
+        file.unlink()
+    return place.train()
+
+
+@case("A table without labels")
+def _(place):
+    (place.data / "meta.csv").write_text("filename,class\nlow/0.wav,low\n")
+    return place.train()
+
+
+@case("A table that names a missing file")
+def _(place):
+    (place.data / "meta.csv").write_text("filename,label\nlow/0.wav,low\nlow/none.wav,low\nhigh/0.wav,high\n")
+    return place.train()
+
+
+@case("A damaged zip")
+def _(place):
+    packed = Path(shutil.make_archive(str(place.folder / "data"), "zip", place.data))
+    packed.write_bytes(packed.read_bytes()[:3000])
+    return place.train(packed)
+
+
+@case("A zip that leads outside")
+def _(place):
+    with zipfile.ZipFile(place.folder / "data.zip", "w") as packed:
+        packed.writestr("../low/0.wav", b"")
+    return place.train(place.folder / "data.zip")
+
+
+@case("A bad file among the data")
+def _(place):
+    (place.data / "low" / "0.wav").write_bytes(b"no sound")
+    return place.train()
+
+
+@case("A bad file among the data, with `--skip-bad`")
+def _(place):
+    (place.data / "low" / "0.wav").write_bytes(b"no sound")
+    return place.train(None, "out", "--skip-bad")
+
+
+@case("Odd files among the data")
+def _(place):
+    soundfile.write(place.data / "low" / "0.wav", np.sign(place.tone), 8000)
+    return place.train()
+
+
+@case("Nothing but silence")
+def _(place):
+    for file in place.data.rglob("*.wav"):
+        soundfile.write(file, np.zeros(2400), 8000)
+    return place.train()
+
+
+@case("A label that the model does not know")
+def _(place):
+    (place.data / "low").rename(place.data / "lower")
+    return place.sentio("evaluate", place.artifact, place.data)
+
+
+@case("A protocol that the data does not have")
+def _(place):
+    return place.train(None, "out", "--protocol", "speaker")
+
+
+# Artifacts
+
+
+@case("No artifact")
+def _(place):
+    return place.sentio("predict", place.folder / "none", place.tones / "low" / "0.wav")
+
+
+@case("Something else as an artifact")
+def _(place):
+    (place.folder / "model.pt").write_bytes(pickle.dumps({"weights": 1}))
+    return place.sentio("predict", place.folder / "model.pt", place.tones / "low" / "0.wav")
+
+
+@case("A stranger's artifact with a pickle for weights")
+def _(place):
+    file = place.copied() / "weights.safetensors"
+    file.write_bytes(pickle.dumps(_Trap(place.folder / "sprung")))
+    found = place.sentio("evaluate", file.parent, place.tones, "--runtime", "torch")
+    assert not (place.folder / "sprung").exists()
+    return found
+
+
+class _Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+@case("A stranger's artifact that names files outside")
+def _(place):
+    def change(values):
+        values["files"]["../outside"] = values["files"]["weights.safetensors"]
+
+    return place.sentio("evaluate", _edited(place.copied(), change), place.tones)
+
+
+@case("A newer artifact")
+def _(place):
+    return place.sentio(
+        "evaluate", _edited(place.copied(), lambda values: values.update(version=99)), place.tones
+    )
+
+
+@case("A damaged artifact")
+def _(place):
+    file = place.copied() / "weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    return place.sentio("evaluate", file.parent, place.tones, "--runtime", "torch")
+
+
+@case("A damaged stage on the box")
+def _(place):
+    file = next((place.copied() / "stages").glob("*.onnx"))
+    file.write_bytes(file.read_bytes()[:-9])
+    return place.sentio("evaluate", file.parent.parent, place.tones, "--runtime", "edge")
+
+
+@case("A truncated artifact")
+def _(place):
+    packed = Path(shutil.make_archive(str(place.folder / "packed"), "zip", place.box))
+    packed.write_bytes(packed.read_bytes()[:5000])
+    return place.sentio("predict", packed, place.tones / "low" / "0.wav")
+
+
+@case("An artifact without graphs on the edge runtime")
+def _(place):
+    return place.sentio("predict", place.artifact, place.tones / "low" / "0.wav", "--runtime", "edge")
+
+
+def _edited(folder, change):
+    file = folder / "sentio.json"
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+    return folder
+
+
+# Recipes and options
+
+
+@case("An unknown name in a recipe")
+def _(place):
+    return place.train(None, "out", "--set", "network.name=tiny-cmm")
+
+
+@case("Several mistakes in a recipe")
+def _(place):
+    return place.train(None, "out", "--set", "epoch=3", "--set", "optimiser.lr=-1", "--set", "exits.kind=x")
+
+
+@case("A stage that the network does not have")
+def _(place):
+    return place.train(None, "out", "--set", "exits=[{kind: pooled-linear, at: [block9]}]")
+
+
+@case("A file that is no recipe")
+def _(place):
+    (place.folder / "r.yaml").write_text("name: [")
+    return place.sentio("train", place.folder / "r.yaml", "-o", place.folder / "out")
+
+
+@case("A learning rate that is far too high")
+def _(place):
+    return place.train(None, "out", "--set", "optimiser={name: sgd, lr: 1.0e+30}")
+
+
+@case("A goal that cannot be met")
+def _(place):
+    return place.train(place.tones, "out", "--set", "calibration={mean_macs: 1}")
+
+
+@case("Devices that are not there")
+def _(place):
+    return place.train(None, "out", "--set", "devices.accelerator=abacus")
+
+
+@case("An unknown exit")
+def _(place):
+    return place.sentio("predict", place.artifact, place.tones / "low" / "0.wav", "--policy", "fixed:blok1")
+
+
+@case("An unknown model or network")
+def _(place):
+    return place.sentio("profile", "resnet200")
+
+
+# The machine
+
+
+@case("PyTorch is not installed")
+def _(place):
+    return _without("torch", "train", place.tones, "-o", place.folder / "out")
+
+
+@case("Lightning is not installed")
+def _(place):
+    return _without("lightning", "train", place.tones, "-o", place.folder / "out")
+
+
+def _without(package, *arguments):
+    code = f"import sys; sys.modules[{package!r}] = None; from sentio.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@case("A result in a place that cannot be written")
+def _(place):
+    (place.folder / "file").write_text("")
+    return place.train(None, "file/out")
+
+
+@case("A result where something else is")
+def _(place):
+    (place.folder / "out").write_text("my notes")
+    found = place.train()
+    assert (place.folder / "out").read_text() == "my notes"
+    return found
+
+
+@case("The run folder of another training in the way")
+def _(place):
+    run = place.folder / "out.run"
+    run.mkdir()
+    (run / "unfinished").write_text("another")
+    return place.train()
+
+
+@case("The disk is full while a checkpoint is written")
+def _(place):
+    place.patch.setattr("lightning.fabric.plugins.io.torch_io._atomic_save", _full)
+    return place.train()
+
+
+@case("The disk is full while the result is written")
+def _(place):
+    place.patch.setattr("sentio.core.artifact._write_folder", _full)
+    found = place.train()
+    assert not (place.folder / "out").exists()
+    return found
+
+
+@case("The disk is full while features are cached")
+def _(place):
+    place.patch.setattr("numpy.savez", _full)
+    return place.train(None, "out", "--cache", place.folder / "cache")
+
+
+def _full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")

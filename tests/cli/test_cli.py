@@ -1,0 +1,324 @@
+"""The commands: what they print, their JSON, their exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sentio.cli.app import app
+from sentio.cli.bars import Bars
+from sentio.training.progress import Progress, main_process
+
+MAIN = "from sentio.cli import main; main()"
+COMMANDS = ("train", "evaluate", "predict", "profile", "export", "models", "doctor")
+
+
+def test_train_evaluate_predict_and_export(sentio, tones, recipe, tmp_path):
+    out = tmp_path / "model"
+    found = sentio("train", recipe, "--data", tones, "-o", out, "--epochs", 2, "--set", "batch=16")
+    assert found.code == 0
+    assert "calibrated on 6 validation samples:" in found.out
+    assert "test (random, seed 0, 6 files): accuracy " in found.out
+    assert f"try: sentio evaluate {out} {tones} --split 0" in found.out
+
+    found = sentio("evaluate", out, tones, "--split", 0)
+    assert found.code == 0
+    for part in ("exit", "accuracy", "MACs", "ms", "leaving", "block1", "block2", "final", "6 recordings"):
+        assert part in found.out
+
+    found = sentio("predict", out, tones / "low" / "0.wav")
+    assert found.code == 0
+    assert " exit " in found.out and found.out.rstrip().endswith(" ms")
+
+    found = sentio("export", out, tmp_path / "box")
+    assert found.code == 0
+    assert "probabilities differ from PyTorch by at most" in found.out
+    found = sentio("predict", tmp_path / "box", tones / "low" / "0.wav", "--runtime", "edge", "--threads", 1)
+    assert found.code == 0
+
+
+def test_data_alone_is_enough(sentio, own_tones, tmp_path):
+    found = sentio("train", own_tones, "-o", tmp_path / "mine.zip", "--epochs", 1, "--json")
+    assert found.code == 0
+    card = json.loads(found.out)["card"]
+    assert card["recipe"]["name"] == "mine"
+    assert card["recipe"]["network"]["name"] == "dcase2024-baseline"
+    assert (tmp_path / "mine.zip").is_file()
+
+
+def test_fine_tuning(sentio, own_tones, artifact, tmp_path):
+    found = sentio("train", own_tones, "--from", artifact, "-o", tmp_path / "tuned", "--epochs", 1, "--json")
+    assert found.code == 0
+    assert json.loads(found.out)["card"]["recipe"]["network"] is None
+    found = sentio("predict", tmp_path / "tuned", own_tones / "low" / "1.wav", "--json")
+    assert set(json.loads(found.out)[0]["scores"]) == {"high", "low", "middle"}
+
+
+def test_a_training_without_test_and_validation_says_so(sentio, own_tones, recipe, tmp_path):
+    for file in own_tones.rglob("[1-9].wav"):
+        file.unlink()
+    found = sentio(
+        "train", recipe, "--data", own_tones, "-o", tmp_path / "m", "--split", "all", "--epochs", 1
+    )
+    assert found.code == 0
+    assert "note: There is no validation part" in found.out
+    assert "there is no test part" in found.out
+    assert "--split" not in found.out
+
+
+def test_json_of_every_command_and_nothing_else_on_standard_output(sentio, artifact, box, tones, tmp_path):
+    clip = tones / "low" / "0.wav"
+    evaluated = json.loads(sentio("evaluate", artifact, tones, "--json").out)
+    assert {"accuracy", "mean_macs", "exits", "confusion", "policy"} <= set(evaluated)
+    assert [row["name"] for row in evaluated["exits"]] == ["block1", "block2", "final"]
+    assert {"accuracy", "macs", "ms", "share"} <= set(evaluated["exits"][0])
+    predicted = json.loads(sentio("predict", artifact, clip, clip, "--json").out)
+    assert [row["file"] for row in predicted] == [str(clip)] * 2
+    assert {"label", "score", "exit", "milliseconds", "scores"} <= set(predicted[0])
+    assert json.loads(sentio("profile", artifact, "--no-measure", "--json").out)["exits"].keys() == {
+        "block1",
+        "block2",
+        "final",
+    }
+    assert json.loads(sentio("export", artifact, tmp_path / "b", "--json").out)["difference"] < 1e-4
+    assert "tiny-cnn" in json.loads(sentio("models", "--json").out)["network"]
+    assert {"package", "version", "extra", "purpose"} == set(json.loads(sentio("doctor", "--json").out)[0])
+
+
+def test_evaluate_of_a_part_and_with_another_policy(sentio, artifact, tones):
+    part = json.loads(sentio("evaluate", artifact, tones, "--split", 0, "--part", "train", "--json").out)
+    assert part["recordings"] == 24
+    fixed = json.loads(sentio("evaluate", artifact, tones, "--policy", "fixed:block1", "--json").out)
+    assert [row["share"] for row in fixed["exits"]] == [1.0, 0.0, 0.0]
+    assert fixed["mean_macs"] == fixed["exits"][0]["macs"]
+
+
+def test_evaluate_says_when_it_measures_on_what_was_trained_on(sentio, artifact, tones):
+    assert "note: The model was trained on files of tones" in sentio("evaluate", artifact, tones).out
+    assert "trained on files" not in sentio("evaluate", artifact, tones, "--split", 0).out
+
+
+def test_evaluate_agrees_between_runtimes(sentio, box, tones):
+    torch, edge = (
+        json.loads(sentio("evaluate", box, tones, "--runtime", runtime, "--json").out)
+        for runtime in ("torch", "edge")
+    )
+    assert torch["confusion"] == edge["confusion"]
+    assert (torch["runtime"], edge["runtime"]) == ("torch", "edge")
+
+
+def test_predict_goes_on_after_a_bad_file_and_leaves_with_its_code(sentio, artifact, tones, tmp_path):
+    bad, good = tmp_path / "bad.wav", tones / "low" / "0.wav"
+    bad.write_bytes(b"no sound")
+    found = sentio("predict", artifact, bad, good, tmp_path / "none.wav")
+    assert found.code == 3
+    assert found.out.startswith(f"{good}: ")
+    assert [line.split(": ")[0] for line in found.err.splitlines()] == ["sentio", "sentio"]
+    found = sentio("predict", artifact, bad, good, "--json")
+    assert found.code == 3
+    rows = json.loads(found.out)
+    assert ("error" in rows[0], "label" in rows[1]) == (True, True)
+
+
+def test_predict_windows_and_labels_of_interest(sentio, artifact, tones, tmp_path):
+    import soundfile
+
+    clip, rate = soundfile.read(tones / "low" / "0.wav")
+    soundfile.write(tmp_path / "long.wav", list(clip) * 4, rate)
+    found = sentio("predict", artifact, tmp_path / "long.wav", "--windows", "--hop", 0.15)
+    assert len(found.out.splitlines()) == 8
+    assert "  0.15 to    0.45 s" in found.out
+    first = json.loads(sentio("predict", artifact, tmp_path / "long.wav", "--json").out)[0]
+    others = ",".join(label for label in first["scores"] if label != first["label"])
+    found = sentio("predict", artifact, tmp_path / "long.wav", "--only", others)
+    assert ": none of these  " in found.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", "ARTIFACT", "CLIP", "--policy", "confidence"), "--policy takes one of confidence:VALUE"),
+        (("predict", "ARTIFACT", "CLIP", "--policy", "trust:1"), "--policy takes one of"),
+        (("predict", "ARTIFACT", "CLIP", "--policy", "confidence:high"), "takes a number, got 'high'"),
+        (("predict", "ARTIFACT", "CLIP", "--policy", "confidence:2"), "numbers between 0 and 1, got 2.0"),
+        (("predict", "ARTIFACT", "CLIP", "--policy", "patience:1.5"), "takes a whole number, got '1.5'"),
+        (("predict", "ARTIFACT", "CLIP", "--policy", "fixed:blok1"), "did you mean 'block1'?"),
+        (("predict", "ARTIFACT", "CLIP", "--runtime", "onnx"), "--runtime is torch or edge, got 'onnx'"),
+        (("predict", "ARTIFACT", "CLIP", "--only", "lo"), "Unknown label 'lo'; did you mean 'low'?"),
+        (("predict", "ARTIFACT", "CLIP", "--hop", "0"), "hop must be a number of seconds above 0"),
+        (("evaluate", "ARTIFACT", "DATA", "--split", "one"), "--split takes a number from 0, or all"),
+        (("evaluate", "ARTIFACT", "DATA", "--split", "7"), "has splits 0 to 0 with parts train"),
+        (("evaluate", "ARTIFACT", "DATA", "--split", "0", "--part", "tests"), "part 'tests'"),
+        (("evaluate", "ARTIFACT", "DATA", "--protocol", "folds"), "has no protocol 'folds'"),
+        (("train", "DATA", "--data", "DATA", "-o", "OUT"), "--data goes with a recipe"),
+        (("train", "DATA", "-o", "OUT", "--set", "epochs"), "--set takes KEY=VALUE"),
+        (("train", "DATA", "-o", "OUT", "--set", "epochs=["), "not valid YAML"),
+        (("train", "DATA", "-o", "OUT", "--set", "optimizer.lr=1"), "did you mean 'optimiser'?"),
+        (("profile", "tiny-cn"), "Unknown model or network 'tiny-cn'; did you mean 'tiny-cnn'?"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_code_2(sentio, artifact, tones, tmp_path, arguments, message):
+    places = {
+        "ARTIFACT": artifact,
+        "CLIP": tones / "low" / "0.wav",
+        "DATA": tones,
+        "OUT": tmp_path / "out",
+    }
+    found = sentio(*(places.get(argument, argument) for argument in arguments))
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("sentio: ") and found.err.count("\n") == 1
+    assert message in found.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nope",),
+        ("train",),
+        ("train", "data"),
+        ("predict", "m"),
+        ("train", "d", "-o", "x", "--epochs", "0"),
+    ],
+)
+def test_usage_that_cannot_be_parsed_is_code_2(sentio, arguments):
+    found = sentio(*arguments)
+    assert found.code == 2
+    assert "Usage: sentio" in found.err + found.out
+
+
+def test_version(sentio):
+    import sentio as package
+
+    assert sentio("--version").out == f"{package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in COMMANDS)], ids=lambda c: " ".join(c) or "sentio"
+)
+def test_help_fits_into_80_columns_and_shows_examples(sentio, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    found = sentio(*command, "--help")
+    assert found.code == 0
+    assert max(map(len, found.out.splitlines())) <= 80
+    assert ("Exit codes:" if not command else "Examples:") in found.out
+    assert not [line for line in found.out.splitlines() if line.endswith("...") and "Usage" not in line]
+
+
+def test_every_option_is_explained():
+    import typer
+
+    for name, command in typer.main.get_command(app).commands.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_the_command_list_names_every_command(sentio):
+    listed = sentio("--help").out
+    assert [name for name in COMMANDS if f"\n  {name} " in listed] == list(COMMANDS)
+
+
+def test_models_and_doctor_list_what_there_is(sentio):
+    found = sentio("models").out
+    assert "tiny-cnn" in found and "classifier-wise" in found and "pooled-linear" in found
+    assert "numpy" in sentio("doctor").out
+
+
+def test_doctor_names_the_extra_that_brings_what_is_missing(sentio, monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def version(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("sentio.cli.doctor.version", version)
+    assert "missing; pip install 'sentio[train]'" in sentio("doctor").out
+
+
+def test_bars_draw_on_a_terminal_only(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with Bars() as bars:
+            bars(Progress("train exits", 1, 4, {"train_loss": 0.5, "learning_rate": 0.1}))
+            bars(Progress("train exits", 4, 4))
+        assert ("train exits" in stream.getvalue()) is drawn
+
+
+def test_other_processes_of_a_training_keep_quiet(monkeypatch):
+    assert main_process()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not main_process()
+
+
+def test_labels_that_the_terminal_cannot_show(artifact, tones, tmp_path):
+    """In a process of its own, whose output is plain ASCII."""
+    clip = tmp_path / "gefährlich.wav"
+    clip.write_bytes((tones / "low" / "0.wav").read_bytes())
+    done = process("predict", artifact, clip, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert done.returncode == 0, done.stderr
+    assert "gef\\xe4hrlich.wav: " in done.stdout
+
+
+def process(*arguments, env=None):
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        check=False,
+    )
+
+
+def test_exit_codes_of_a_real_process(artifact, tones, tmp_path):
+    assert process("models").returncode == 0
+    missing = process("predict", artifact, tmp_path / "none.wav")
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert missing.stderr == f"sentio: {tmp_path / 'none.wav'} does not exist\n"
+
+
+def test_ctrl_c_while_training_is_code_130_and_the_same_command_goes_on(recipe, tones, tmp_path):
+    command = ["train", recipe, "--data", tones, "-o", tmp_path / "m", "--set", "epochs=20000"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    figures = tmp_path / "m.run" / "phase-0" / "metrics.csv"
+    for _ in range(600):
+        if figures.exists() or running.poll() is not None:
+            break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert out == ""
+    assert err == "sentio: Training was interrupted; the same command goes on from the last finished epoch\n"
+    assert (tmp_path / "m.run" / "phase-0" / "last.ckpt").exists()
+    assert (tmp_path / "m.run" / "unfinished").exists()
+
+
+def test_ctrl_c_anywhere_else_is_code_130(sentio, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sentio.cli.doctor.report", interrupted)
+    assert sentio("doctor").code == 130
+
+
+def test_the_command_needs_no_pytorch_to_help():
+    code = "import sys; sys.modules['torch'] = None; from sentio.cli import main; main(['models'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "tiny-cnn" in done.stdout
