@@ -1,6 +1,6 @@
 """What anytime inference costs, and how it compares with earlyon: batch 1, on the CPU.
 
-    python benchmarks/anytime.py                 # all networks, about four minutes
+    python benchmarks/anytime.py                 # all networks, about five minutes
     python benchmarks/anytime.py --quick         # one small network, a few seconds
     python benchmarks/anytime.py --threads 2 --json anytime.json
 
@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -26,32 +24,25 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
+from timing import Lap, Ratio, Run, compare, machine, plain_text, timed, undisturbed
 from torch import Tensor, nn
 
 import sentio
-from sentio.core.anytime import FINAL
+from sentio.core.anytime import FINAL, anytime
 from sentio.core.profiling import EXIT
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+from sentio.core.torch_row import TorchRow
 
 #: What is promised: the row loop over the backbone, and measured over predicted latency.
 MOST_OVERHEAD, MOST_ERROR = 1.05, 0.15
+TARGET = "row loop / backbone"
 #: Samples that leave at each exit.
 SHARES = (0.4, 0.3, 0.3)
 CLASSES = 10
 EXIT_KINDS = ("pooled-linear", "cnn-ee", "sl-vit")
-
-Run = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -78,28 +69,6 @@ class Subject:
     @property
     def exits(self) -> tuple[str, ...]:
         return self.net.exit_names[:-1]
-
-
-class Lap(NamedTuple):
-    """One timed call, and whether the system put the process aside during it."""
-
-    ms: float
-    disturbed: bool
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Two runs compared: medians in milliseconds, median and 95th percentile of the ratios of pairs.
-
-    Args:
-        calm: share of the pairs that were not disturbed.
-    """
-
-    ms: float
-    reference_ms: float
-    ratio: float
-    p95: float
-    calm: float
 
 
 @dataclass
@@ -222,15 +191,22 @@ def measure(subject: Subject) -> Result:
     result = Result(subject.name, sum(p.numel() for p in plain.parameters()))
     last = sentio.Fixed(FINAL)
 
+    row = TorchRow(net)
+
     def loop(x: Tensor) -> Tensor:
         return next(step.output for step in net.anytime(x, evaluates=last.evaluates))
 
+    def model_loop(x: Tensor) -> Tensor:
+        return next(step.output for step in anytime(row, x, evaluates=last.evaluates))
+
+    def against(run: Run, reference: Run) -> Ratio:
+        return compare(run, reference, subject.inputs, subject.repeats)
+
     for x in subject.inputs:
         check_same("the row loop", loop(x), subject.logits(plain(x)))
-    result.ratios["row loop / backbone"] = compare(subject, loop, plain)
-    result.ratios["predict(Fixed('final')) / backbone"] = compare(
-        subject, lambda x: net.predict(x, last), plain
-    )
+    result.ratios[TARGET] = against(loop, plain)
+    result.ratios["row loop of a Model / backbone"] = against(model_loop, plain)
+    result.ratios["predict(Fixed('final')) / backbone"] = against(lambda x: net.predict(x, last), plain)
     result.exit_costs = exit_costs(subject)
 
     thresholds, result.shares = choose_thresholds(subject)
@@ -242,42 +218,8 @@ def measure(subject: Subject) -> Result:
     predict_against_profile(subject, with_exits, result)
     for name, run in peers(subject, thresholds, result.notes).items():
         check_peer(name, subject, policy, run)
-        result.ratios[f"with exits: sentio / {name}"] = compare(subject, with_exits, run)
+        result.ratios[f"with exits: sentio / {name}"] = against(with_exits, run)
     return result
-
-
-def compare(subject: Subject, run: Run, reference: Run) -> Ratio:
-    """Time two runs on the same sample, right after each other, first one first and then the other."""
-    pairs: list[tuple[Lap, Lap]] = []
-    for turn in range(-4, subject.repeats):
-        x = subject.inputs[turn // 2 % len(subject.inputs)]
-        order = (0, 1) if turn % 2 else (1, 0)
-        laps = {which: timed((run, reference)[which], x) for which in order}
-        if turn >= 0:
-            pairs.append((laps[0], laps[1]))
-    calm = [pair for pair in pairs if not pair[0].disturbed and not pair[1].disturbed]
-    counted = calm if len(calm) >= max(4, len(pairs) // 10) else pairs
-    ratios = [mine.ms / other.ms for mine, other in counted]
-    return Ratio(
-        median(mine.ms for mine, _ in counted),
-        median(other.ms for _, other in counted),
-        median(ratios),
-        float(np.percentile(ratios, 95)),
-        len(calm) / len(pairs),
-    )
-
-
-def timed(run: Run, x: Tensor) -> Lap:
-    """One call."""
-    switches, begun = _switches(), perf_counter()
-    run(x)
-    ms = (perf_counter() - begun) * 1000.0
-    return Lap(ms, _switches() > switches)
-
-
-def _switches() -> int:
-    """How often the system has put this process aside; always 0 where it does not say."""
-    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def exit_costs(subject: Subject) -> list[dict[str, Any]]:
@@ -344,12 +286,6 @@ def predict_against_profile(subject: Subject, run: Run, result: Result) -> None:
     result.measured_over_predicted = result.measured_ms / result.predicted_ms
 
 
-def undisturbed(laps: list[Lap]) -> list[float]:
-    """The milliseconds of undisturbed laps; of all where there are none."""
-    calm = [lap.ms for lap in laps if not lap.disturbed]
-    return calm or [lap.ms for lap in laps]
-
-
 # The peer
 
 
@@ -409,13 +345,13 @@ def check_same(what: str, found: Tensor, wanted: Tensor) -> None:
 
 def report(result: Result) -> str:
     """The figures of one network as plain text."""
-    overhead = result.ratios["row loop / backbone"].ratio
+    overhead = result.ratios[TARGET].ratio
     error = abs(result.measured_over_predicted - 1.0)
     compared = Table(box=None, pad_edge=False, header_style="")
     for title in ("", "ms", "reference ms", "ratio", "p95", "calm", ""):
         compared.add_column(title, justify="left" if not title else "right", no_wrap=True)
     for name, ratio in result.ratios.items():
-        mark = verdict(overhead <= MOST_OVERHEAD, f"<= {MOST_OVERHEAD}") if "row loop" in name else ""
+        mark = verdict(overhead <= MOST_OVERHEAD, f"<= {MOST_OVERHEAD}") if name == TARGET else ""
         values = (ratio.ms, ratio.reference_ms, ratio.ratio, ratio.p95)
         compared.add_row(name, *(f"{value:.3f}" for value in values), f"{ratio.calm:.0%}", mark)
     compared.add_row(
@@ -443,29 +379,6 @@ def report(result: Result) -> str:
 
 def verdict(met: bool, target: str) -> str:
     return f"{'PASS' if met else 'FAIL'} ({target})"
-
-
-def plain_text(table: Table) -> str:
-    console = Console(width=160, color_system=None, force_terminal=False)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()) if hasattr(os, "getloadavg") else "?",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "sentio": sentio.__version__,
-    }
 
 
 def _same(output: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -131,3 +132,10 @@ def test_the_first_page_runs():
     assert blocks
     for block in blocks:
         exec(compile(block, "docs/index.md", "exec"), {})
+
+
+def test_every_page_is_there_and_in_the_navigation():
+    """``make docs`` refuses anything else; this says so sooner."""
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+    listed = re.findall(r"[\w-]+\.md", json.dumps(config["nav"]))
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))

@@ -37,9 +37,10 @@ def classifier_confidence(
     """
     if measure not in (MAX_PROBABILITY, ENTROPY):
         raise UnknownNameError("measure of confidence", measure, (MAX_PROBABILITY, ENTROPY))
-    probabilities = softmax(logits)
     if measure == MAX_PROBABILITY:
-        return np.asarray(probabilities.max(axis=-1))
+        # softmax(logits).max(), whose numerator is exp(0)
+        return np.asarray(1.0 / np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1))
+    probabilities = softmax(logits)
     classes = logits.shape[-1]
     if classes < 2:
         return np.ones(len(logits), dtype=logits.dtype)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, batch_size, points_after
+from sentio.core.confidence import classifier_confidence
 from sentio.core.counting import check_rule, counted
 from sentio.core.errors import ConfigError
 from sentio.core.features import FrontEnd
 from sentio.core.multi_exit import MultiExit
-from sentio.core.policy import ExitCosts
+from sentio.core.policy import ExitCosts, Fixed
 from sentio.core.staged import Shape, Staged, as_boundary, as_value, evaluating
 
 FRONTEND, STAGE, EXIT = "frontend", "stage", "exit"
@@ -39,8 +40,8 @@ class ProfileRow:
         boundary_bytes: per sample, what crosses behind this stage: its tensors, and earlier ones that a
             later exit still reads; None for an exit.
         output_shapes: tensor name -> shape without the batch axis.
-        ms, p95_ms: median and 95th percentile of the measured time, for the whole batch; None if nothing
-            was measured.
+        ms, p95_ms: median and 95th percentile of the measured time, for the whole batch, an exit's with the
+            decision whether to leave; None if nothing was measured.
         cumulative_ms: sum of the medians up to this row.
     """
 
@@ -288,11 +289,19 @@ def _stage_times(net: MultiExit, inputs: Boundary, repeats: int, warmup: int) ->
                 laps.append(ms)
                 seen |= {(name, key): tensor for key, tensor in boundary.items()}
                 for point in _due(net, name):
-                    _, ms = _timed(net.run_exit, point.name, [seen[read] for read in point.reads])
+                    tensors = [seen[read] for read in point.reads]
+                    _, ms = _timed(_answer_at, net, point, tensors)
                     laps.append(ms)
             if turn >= warmup:
                 times.append(laps)
     return [list(row) for row in zip(*times, strict=True)]
+
+
+def _answer_at(net: MultiExit, point: ExitPoint, tensors: list[Tensor]) -> None:
+    """What it takes to ask an exit: its branch, and the decision of a policy on its output."""
+    output = net.to_numpy(net.run_exit(point.name, tensors))
+    confidence = classifier_confidence(output) if output.ndim == 2 else None
+    Fixed(FINAL).decide(confidence, output, point.name, None, 0.0, {})
 
 
 def _timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

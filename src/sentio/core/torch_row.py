@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint
 from sentio.core.multi_exit import MultiExit
@@ -47,7 +48,8 @@ class TorchRow:
     def start(self, inputs: Any) -> Boundary:
         if self.net.training:  # it was trained on since
             self.net.eval()
-        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
+        first = _first_parameter(self.net)
+        device = torch.device("cpu") if first is None else first.device
         if isinstance(inputs, Mapping):
             return {name: _tensor(value, device) for name, value in inputs.items()}
         return {MAIN: _tensor(inputs, device)}
@@ -72,6 +74,18 @@ class TorchRow:
 
     def to_numpy(self, array: Any) -> NDArray[Any]:
         return self.net.to_numpy(array)
+
+
+def _first_parameter(module: nn.Module) -> nn.Parameter | None:
+    # Asked at every call, for the network may have moved; net.parameters() takes several times as long.
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else _first_parameter(child)
+        if found is not None:
+            return found
+    return None
 
 
 def _tensor(value: Any, device: torch.device) -> torch.Tensor:

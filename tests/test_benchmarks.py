@@ -1,0 +1,64 @@
+"""The benchmarks run; what they measure is for a quiet machine to say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("rich")
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def anytime(tmp_path_factory):
+    found = tmp_path_factory.mktemp("anytime") / "anytime.json"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "anytime.py"),
+        "--quick",
+        "--samples",
+        "10",
+        "--json",
+        str(found),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(found.read_text())
+
+
+def test_anytime_prints_both_targets_with_a_verdict(anytime):
+    text, _ = anytime
+    for line in ("row loop / backbone ", "mean with thresholds, measured / profile "):
+        (found,) = [printed for printed in text.splitlines() if printed.startswith(line)]
+        assert ("PASS" in found) != ("FAIL" in found)
+
+
+def test_anytime_leaves_as_it_says(anytime):
+    _, figures = anytime
+    (result,) = figures["results"]
+    assert list(result["shares"].values()) == [0.4, 0.3, 0.3]
+    assert list(result["shares"])[-1] == "final"
+
+
+def test_anytime_gives_every_exit_a_cost(anytime):
+    _, figures = anytime
+    (result,) = figures["results"]
+    assert [row["kind"] for row in result["exit_costs"]] == [
+        kind for kind in ("pooled-linear", "cnn-ee", "sl-vit") for _ in range(2)
+    ]
+    assert all(row["macs"] > 0 and row["ms"] > 0 for row in result["exit_costs"])
+
+
+def test_anytime_compares_with_its_peer_or_says_why_not(anytime):
+    text, figures = anytime
+    (result,) = figures["results"]
+    compared = [name for name in result["ratios"] if name.startswith("with exits: sentio / earlyon")]
+    if compared:
+        assert len(compared) == 2 and result["notes"] == []
+    else:
+        assert result["notes"] == ["no peer: earlyon is not installed (pip install --no-deps earlyon fvcore)"]
+        assert result["notes"][0] in text
