@@ -115,3 +115,15 @@ def test_the_version_stands_in_one_place():
     assert "version" in project["project"]["dynamic"]
     assert ROOT / project["tool"]["hatch"]["version"]["path"] == ROOT / "src" / "sentio" / "__init__.py"
     assert f"## [{sentio.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "extra"), [("train", "train"), ("MultiExit", "torch")])
+def test_without_pytorch_the_extra_that_brings_it_is_named(name: str, extra: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import sentio\n"
+        f"try: sentio.{name}\n"
+        "except sentio.MissingExtraError as error: print(error.extra)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == extra, done.stderr

@@ -61,11 +61,11 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         from sentio.core.errors import MissingExtraError
 
-        extras = {"torch": "torch", "safetensors": "torch", "lightning": "train"}
         missing = (error.name or "").split(".")[0]
-        if missing not in extras:
+        if missing not in ("torch", "safetensors", "lightning"):
             raise
-        raise MissingExtraError(f"{missing}, which sentio.{name} needs,", extras[missing]) from error
+        extra = "train" if _PUBLIC[name].startswith("sentio.training") else "torch"
+        raise MissingExtraError(f"{missing}, which sentio.{name} needs,", extra) from error
     globals()[name] = value
     return value
 

@@ -295,6 +295,8 @@ def test_ctrl_c_while_training_is_code_130_and_the_same_command_goes_on(recipe, 
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A job in the background starts with Ctrl-C ignored, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     figures = tmp_path / "m.run" / "phase-0" / "metrics.csv"
     for _ in range(600):
