@@ -32,6 +32,7 @@ SETTINGS = {
     "reflect": LogMel(rate=16000, n_fft=1024, hop_length=250, n_mels=48, pad_mode="reflect"),
     "not-centred": LogMel(rate=16000, n_fft=2048, hop_length=512, n_mels=40, center=False),
     "odd-lengths": LogMel(rate=11025, n_fft=1001, win_length=700, hop_length=97, n_mels=33),
+    "ref-max": LogMel(rate=16000, n_fft=512, hop_length=160, n_mels=40, ref="max", top_db=60.0),
     "top-db": LogMel(rate=22050, n_fft=1024, hop_length=256, n_mels=64, top_db=30.0, amin=1e-8),
     "one-band": LogMel(rate=8000, n_fft=256, hop_length=64, n_mels=1),
 }
@@ -57,8 +58,10 @@ def librosa_db(samples: np.ndarray, s: LogMel) -> np.ndarray:
         dtype=samples.dtype,
     )
     if s.power == 1:
-        return librosa.amplitude_to_db(mel, ref=1.0, amin=np.sqrt(s.amin), top_db=s.top_db).T
-    return librosa.power_to_db(mel, ref=1.0, amin=s.amin, top_db=s.top_db).T
+        return librosa.amplitude_to_db(
+            mel, ref=np.max if s.ref == "max" else 1.0, amin=np.sqrt(s.amin), top_db=s.top_db
+        ).T
+    return librosa.power_to_db(mel, ref=np.max if s.ref == "max" else 1.0, amin=s.amin, top_db=s.top_db).T
 
 
 def signals(rate: int, seconds: float = 1.0) -> dict[str, np.ndarray]:
@@ -234,6 +237,8 @@ def test_settings_are_stored_whole_and_come_back_equal() -> None:
         ({"log": "log2"}, "log must be 'db' or 'ln'"),
         ({"amin": 0.0}, "amin must be at least 1e-30"),
         ({"log": "ln", "offset": 0.0}, "offset must be at least 1e-30"),
+        ({"ref": "loudest"}, "ref must be"),
+        ({"ref": "max", "log": "ln"}, "ref must be"),
         ({"top_db": -3.0}, "top_db goes with log 'db' and must be above 0"),
         ({"top_db": 80.0, "log": "ln"}, "top_db goes with log 'db'"),
         ({"mean": 1.0}, "give both or neither"),
@@ -301,3 +306,11 @@ def test_neither_torch_nor_scipy_is_imported_with_it() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_with_the_maximum_as_reference_loudness_does_not_matter() -> None:
+    log_mel = LogMel(rate=16000, ref="max")
+    clip = np.random.default_rng(0).normal(0.0, 0.1, 16000)
+    np.testing.assert_allclose(log_mel(clip), log_mel(0.03 * clip), atol=1e-6)
+    assert log_mel(clip).max() == 0.0
+    assert np.isfinite(log_mel(np.zeros(16000))).all()

@@ -19,6 +19,7 @@ SETTINGS = {
     "magnitude": LogMel(rate=16000, n_fft=1024, hop_length=512, n_mels=64, power=1.0, f_min=50.0),
     "reflect": LogMel(rate=16000, n_fft=1001, win_length=801, hop_length=250, n_mels=48, pad_mode="reflect"),
     "not-centred": LogMel(rate=16000, n_fft=1024, win_length=800, hop_length=512, n_mels=40, center=False),
+    "ref-max": LogMel(rate=16000, n_fft=512, hop_length=160, n_mels=40, ref="max", top_db=60.0),
     "top-db": LogMel(rate=16000, n_fft=1024, hop_length=256, n_mels=64, top_db=30.0),
     "ln": LogMel(rate=16000, n_fft=512, hop_length=160, n_mels=64, log="ln", offset=0.01),
     "standardised": LogMel(rate=16000, n_fft=512, hop_length=160, n_mels=64, mean=-40.0, std=15.0),

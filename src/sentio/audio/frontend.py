@@ -49,8 +49,9 @@ class LogMel:
         center: frame ``t`` is centred at sample ``t * hop_length``, the clip padded by half an FFT on either
             side; if False it starts there and nothing is padded.
         pad_mode: "constant" (zeros) or "reflect".
-        log: "db" gives decibels re 1, ``10 log10(power)`` or ``20 log10(magnitude)``; "ln" gives
+        log: "db" gives decibels, ``10 log10(power)`` or ``20 log10(magnitude)``; "ln" gives
             ``ln(mel + offset)``.
+        ref: what 0 dB is: "one", or "max", the clip's own maximum, so that loudness does not matter.
         amin: floor of "db", as a power (so 1e-10 is -100 dB with either ``power``).
         top_db: with "db", raise what is more than this below the clip's maximum; None leaves it.
         offset: what "ln" adds before the logarithm.
@@ -73,6 +74,7 @@ class LogMel:
     center: bool = True
     pad_mode: Literal["constant", "reflect"] = "constant"
     log: Literal["db", "ln"] = "db"
+    ref: Literal["one", "max"] = "one"
     amin: float = 1e-10
     top_db: float | None = None
     offset: float = 1e-5
@@ -140,6 +142,8 @@ class LogMel:
             np.maximum(mel, self.amin ** (self.power / 2), out=mel)
             np.log10(mel, out=mel)
             mel *= 20 / self.power
+            if self.ref == "max":
+                mel -= mel.max(axis=(-2, -1), keepdims=True)
             if self.top_db is not None:
                 np.maximum(mel, mel.max(axis=(-2, -1), keepdims=True) - self.top_db, out=mel)
         if tables.mean is not None:
@@ -308,6 +312,8 @@ def _problem(s: LogMel) -> str | None:
     name = "amin" if s.log == "db" else "offset"
     if getattr(s, name) < SMALLEST_FLOOR:
         return f"{name} must be at least {SMALLEST_FLOOR:g}, so that silence has a finite logarithm"
+    if s.ref not in ("one", "max") or (s.ref == "max" and s.log == "ln"):
+        return f"ref must be 'one', or with log 'db' 'max', got {s.ref!r} with {s.log!r}"
     if s.top_db is not None and (s.log == "ln" or not _is_number(s.top_db) or s.top_db <= 0):
         return f"top_db goes with log 'db' and must be above 0, got {s.top_db!r} with {s.log!r}"
     return _standardisation_problem(s)

@@ -77,6 +77,8 @@ class TorchLogMel(nn.Module):
             mel = (mel + s.offset).log()
         else:
             mel = mel.clamp_min(s.amin ** (s.power / 2)).log10() * (20 / s.power)
+            if s.ref == "max":
+                mel = mel - mel.amax(dim=(-2, -1), keepdim=True)
             if s.top_db is not None:
                 mel = torch.maximum(mel, mel.amax(dim=(-2, -1), keepdim=True) - s.top_db)
         if self.mean is not None:

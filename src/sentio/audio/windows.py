@@ -177,6 +177,7 @@ def log_mel_windows(
     center: bool = LogMel.center,
     pad_mode: str = LogMel.pad_mode,
     log: str = LogMel.log,
+    ref: str = LogMel.ref,
     amin: float = LogMel.amin,
     top_db: float | None = LogMel.top_db,
     offset: float = LogMel.offset,
