@@ -69,6 +69,7 @@ def _frontend(dataset: Dataset) -> NamedSection:
             "win_length": win_length,
             "hop_length": hop,
             "n_mels": 64 if rate >= 16000 else 40,
+            "ref": "max",
             "top_db": 80.0,
         },
     )
