@@ -84,10 +84,16 @@ def test_the_likelihood_is_never_worse_after_fitting(seed, scale, classes):
     assert negative_log_likelihood(logits / temperature, targets) <= before
 
 
-def test_limits_are_given_where_the_minimum_lies_beyond():
-    logits, targets = np.array([[4.0, 0.0], [0.0, 4.0]]), np.array([0, 1])
-    assert fit_temperature(logits, targets) == pytest.approx(0.05)
-    assert fit_temperature(logits, 1 - targets) == pytest.approx(20.0)
+@pytest.mark.parametrize("samples", [2, 9, 100])
+def test_all_right_is_as_sure_as_so_many_samples_allow(samples):
+    logits, targets = np.tile([[0.5, 0.0], [0.0, 0.5]], (samples, 1))[:samples], np.arange(samples) % 2
+    # Two classes: the surest answer is right n + 1 times in n + 2.
+    assert fit_temperature(logits, targets) == pytest.approx(0.5 / np.log(samples + 1))
+
+
+def test_the_limit_is_given_where_all_are_wrong():
+    logits, targets = np.array([[4.0, 0.0], [0.0, 4.0]]), np.array([1, 0])
+    assert fit_temperature(logits, targets) == pytest.approx(20.0)
 
 
 def test_without_a_better_temperature_it_stays_one():

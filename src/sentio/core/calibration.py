@@ -43,8 +43,8 @@ def fit_temperature(
     """The temperature that minimises the negative log-likelihood (Guo et al., ICML 2017).
 
     The loss is convex in 1/T, so its minimum is where the slope changes sign, and bisection finds it. Where
-    all samples are right it falls towards T = 0, and the lower limit is given. 1.0 is given where no
-    temperature is better than none.
+    all samples are right it would fall towards T = 0, as sure as can be on no evidence; there one sample in
+    n + 2 counts as wrong (Platt's targets, 1999). 1.0 is given where no temperature is better than none.
 
     Args:
         logits: ``(sample, class)``.
@@ -57,7 +57,11 @@ def fit_temperature(
     if not len(logits):
         raise ConfigError("A temperature cannot be fitted: the validation set is empty")
     wide = logits.astype(np.float64)
-    target_mean = wide[np.arange(len(targets)), targets].mean()
+    samples, classes = wide.shape
+    target_mean = wide[np.arange(samples), targets].mean()
+    if classes > 1 and (wide.argmax(axis=1) == targets).all():
+        other_mean = (wide.sum(axis=1).mean() - target_mean) / (classes - 1)
+        target_mean -= (target_mean - other_mean) / (samples + 2)
     low, high = np.log(limits[0]), np.log(limits[1])
     for _ in range(40):
         middle = (low + high) / 2.0
