@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import sentio
+from sentio.cli.options import settings
 from sentio.core import registry
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features
@@ -40,16 +41,20 @@ def main() -> None:
     parser.add_argument("--protocol")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--set", action="append", default=[], help="change a key of the recipe: KEY=VALUE")
+    parser.add_argument("--split", type=int, help="only this one, from 0")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     changes = {"data__protocol": options.protocol, "epochs": options.epochs, "seed": options.seed}
-    recipe = read_recipe(options.recipe, **changes)
+    recipe = read_recipe(options.recipe, **{**settings(options.set), **changes})
     data = sentio.open_data(options.data, protocol=recipe.data.protocol)
     rows = []
     with tempfile.TemporaryDirectory() as cache:
         for number, split in enumerate(splits(data, seed=recipe.seed)):
+            if options.split not in (None, number):
+                continue
             begun = time.perf_counter()
             one = read_recipe(recipe, data__split=number)
             model = sentio.train(None, one, data, cache=cache)
@@ -107,7 +112,7 @@ def statistics(part: FeatureSet) -> np.ndarray:
 def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value)
+    return "not counted" if value is None else str(value)
 
 
 def machine() -> str:
