@@ -42,6 +42,7 @@ PUBLIC = [
     "create_network",
     "evaluate",
     "export",
+    "fit_budget",
     "load",
     "open_data",
     "profile",

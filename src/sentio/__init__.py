@@ -19,6 +19,7 @@ _PUBLIC = {
     "add_exits": "sentio.core.multi_exit",
     "create_network": "sentio.core.staged",
     "reset_classifier": "sentio.core.staged",
+    "fit_budget": "sentio.networks.budget",
     # policies
     "Confidence": "sentio.core.policy",
     "Entropy": "sentio.core.policy",

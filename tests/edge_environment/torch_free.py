@@ -21,6 +21,7 @@ NEEDS_TORCH = (
     "sentio.core.counting",
     "sentio.core.cutting",
     "sentio.core.graph",
+    "sentio.core.memory",
     "sentio.core.multi_exit",
     "sentio.core.pieces",
     "sentio.core.profiling",

@@ -2,10 +2,17 @@
 
 #: name -> module in this folder
 MEMBERS = {
+    "cnn10": "panns",
+    "cnn6": "panns",
     "dcase2024-baseline": "cp_mobile",
+    "phinet": "phinet",
+    "phinet-1d": "phinet_1d",
+    "phinet-icassp": "phinet",
+    "phinet-teacher": "phinet_teacher",
     "resnet8": "resnet",
     "resnet20": "resnet",
     "resnet50": "resnet",
+    "sp4asc": "sp4asc",
     "tap-cnn": "tap_cnn",
     "tiny-cnn": "tiny_cnn",
 }

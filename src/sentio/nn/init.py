@@ -16,3 +16,17 @@ def he_init(module: nn.Module) -> nn.Module:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return module
+
+
+def xavier_init(module: nn.Module) -> nn.Module:
+    """Xavier initialisation of every convolution and linear layer in ``module``, biases zero; gives it back.
+
+    X. Glorot and Y. Bengio, *Understanding the Difficulty of Training Deep Feedforward Neural Networks*,
+    AISTATS 2010: uniform, variance 2 / (fan-in + fan-out).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module

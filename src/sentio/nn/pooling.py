@@ -1,0 +1,26 @@
+"""Heads that pool over time and frequency."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class MaxMeanHead(nn.Module):
+    """Mean over frequency, maximum plus mean over time, then two linear layers: to ``(batch, classes)``.
+
+    Takes ``(batch, channels, time, frequency)`` of any size. The maximum keeps what is heard once in a clip,
+    the mean what is heard throughout. The head of PANNs (Kong et al., 2020), with dropout before each layer.
+    """
+
+    def __init__(self, channels: int, classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.drop1 = nn.Dropout(dropout)
+        self.fc1 = nn.Linear(channels, channels)
+        self.relu = nn.ReLU()
+        self.drop2 = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mean(dim=3)
+        x = x.amax(dim=2) + x.mean(dim=2)
+        return self.fc2(self.drop2(self.relu(self.fc1(self.drop1(x)))))

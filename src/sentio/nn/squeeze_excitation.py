@@ -1,0 +1,38 @@
+"""Squeeze and excitation: channels weighed by what the whole map holds."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class SqueezeExcitation(nn.Module):
+    """Each channel times a gate between 0 and 1 that is computed from all channels' means.
+
+    ``(batch, C, time, frequency)`` to the same: global average, ``Linear(C, hidden)``, ``act``,
+    ``Linear(hidden, C)``, sigmoid, product. J. Hu et al., *Squeeze-and-Excitation Networks*, CVPR 2018.
+
+    Args:
+        channels: C.
+        hidden: width between the two layers. With 0 there are no layers and every gate is sigmoid(0) = 0.5,
+            as it is in published networks so narrow that their reduction leaves nothing.
+        act: kind of activation between the layers.
+        bias: whether the two layers have biases.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, *, act: type[nn.Module] = nn.ReLU, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.gate: nn.Sequential | None = None
+        if hidden:
+            self.gate = nn.Sequential(
+                nn.Linear(channels, hidden, bias=bias),
+                act(),
+                nn.Linear(hidden, channels, bias=bias),
+                nn.Sigmoid(),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return 0.5 * x
+        return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]

@@ -1,0 +1,35 @@
+"""Heads that pool over time and frequency."""
+
+import pytest
+import torch
+from torch import nn
+
+from sentio.nn.pooling import MaxMeanHead
+
+torch.set_num_threads(1)
+
+
+def pooled(x):
+    """What the head pools to: its layers as identities, its input not negative."""
+    head = MaxMeanHead(3, 3, dropout=0.5).eval()
+    for layer in (head.fc1, head.fc2):
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        return head(x)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 2), (26, 16)])
+def test_maximum_plus_mean_over_time_of_the_mean_over_frequency(size):
+    x = torch.rand(2, 3, *size)
+    frames = x.mean(3)
+    torch.testing.assert_close(pooled(x), frames.max(2).values + frames.mean(2))
+
+
+def test_where_nothing_changes_it_is_twice_the_value():
+    torch.testing.assert_close(pooled(torch.full((1, 3, 4, 5), 0.25)), torch.full((1, 3), 0.5))
+
+
+def test_parameters():
+    head = MaxMeanHead(128, 10, dropout=0.2)
+    assert sum(p.numel() for p in head.parameters()) == 17_802
