@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from io import StringIO
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -22,6 +21,7 @@ from sentio.core.features import FrontEnd
 from sentio.core.multi_exit import MultiExit
 from sentio.core.policy import ExitCosts, Fixed
 from sentio.core.staged import Shape, Staged, as_boundary, as_value, evaluating
+from sentio.core.tables import drawn
 
 FRONTEND, STAGE, EXIT = "frontend", "stage", "exit"
 
@@ -126,7 +126,6 @@ class Profile:
 
     def table(self) -> str:
         """The rows as plain text."""
-        from rich.console import Console
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="")
@@ -137,9 +136,7 @@ class Profile:
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(*self._cells(row))
-        out = StringIO()
-        Console(file=out, width=220, color_system=None, force_terminal=False).print(table)
-        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+        return drawn(table, width=220)
 
     def _cells(self, row: ProfileRow) -> list[str]:
         cells = [row.kind, row.name, f"{row.parameters:,}"]

@@ -1,0 +1,1 @@
+"""The live side: models answering about streams, by a deadline."""
