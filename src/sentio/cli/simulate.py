@@ -1,0 +1,132 @@
+"""``sentio simulate``: labelled sounds of a street, as long recordings or as clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from shlex import join
+from typing import Annotated
+
+import typer
+
+from sentio.cli import printing
+from sentio.cli.bars import Bars
+from sentio.cli.options import Json, examples
+
+app = typer.Typer(
+    help="Render labelled sounds of a street: moving sources, echoes, backgrounds.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where it goes, a new folder.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of all that is random.")]
+Rate = Annotated[int, typer.Option(metavar="HZ", help="Samples per second, 8000 to 48000.")]
+Samples = Annotated[
+    Path | None,
+    typer.Option(metavar="DATA", help="Labelled sounds of your own to use, as for sentio train."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Processes; by default one per core. The result does not depend on it."),
+]
+
+
+@app.command(
+    epilog=examples(
+        "sentio simulate street --minutes 5 --seed 1 --out my-street",
+        "sentio simulate street --minutes 1 --out my-street --samples my_sounds --polyphony 1",
+    )
+)
+def street(
+    out: Out,
+    minutes: Annotated[float, typer.Option(metavar="N", help="Of sound in all.")] = 1.0,
+    seed: Seed = 0,
+    rate: Rate = 16000,
+    polyphony: Annotated[int, typer.Option(metavar="N", help="At most this many events at once.")] = 2,
+    samples: Samples = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Render recordings of a street, and when what is heard in them.
+
+    Writes audio/street_000.wav and so on, a minute each, and labels.csv: file, onset, offset and label of
+    every event, its distance, speed and signal-to-noise ratio.
+    """
+    from sentio.data.simulate.rendering import render_street
+    from sentio.training.progress import counter
+
+    with Bars() as bars:
+        folder = render_street(
+            out,
+            minutes=minutes,
+            seed=seed,
+            rate=rate,
+            samples=samples,
+            polyphony=polyphony,
+            workers=workers,
+            progress=counter(bars, "render street"),
+        )
+    _report(folder, "labels.csv", "event_label", as_json)
+
+
+@app.command(
+    epilog=examples(
+        "sentio simulate clips --per-class 60 --seed 1 --out my-clips",
+        "sentio simulate clips --per-class 200 --seconds 1 --out more --samples my_sounds",
+    )
+)
+def clips(
+    out: Out,
+    per_class: Annotated[int, typer.Option(metavar="N", help="Clips of each class.")] = 60,
+    seconds: Annotated[float, typer.Option(metavar="N", help="Length of a clip.")] = 2.0,
+    seed: Seed = 0,
+    rate: Rate = 16000,
+    samples: Samples = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Render clips with one event each, to train on.
+
+    Writes audio/ and meta.csv, which sentio train takes, with a class "background" in which nothing happens.
+    """
+    from sentio.data.simulate.rendering import render_clips
+    from sentio.training.progress import counter
+
+    with Bars() as bars:
+        folder = render_clips(
+            out,
+            per_class=per_class,
+            seconds=seconds,
+            seed=seed,
+            rate=rate,
+            samples=samples,
+            workers=workers,
+            progress=counter(bars, "render clips"),
+        )
+    _report(folder, "meta.csv", "label", as_json)
+
+
+def _report(folder: Path, table: str, column: str, as_json: bool) -> None:
+    """What was rendered, read from the files themselves."""
+    with (folder / table).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    settings = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))
+    counts = dict(sorted(Counter(row[column] for row in rows).items()))
+    files = sum(1 for _ in (folder / "audio").glob("*.wav"))
+    if as_json:
+        printing.as_json(
+            {"out": str(folder), "table": str(folder / table), "files": files, "labels": counts, **settings}
+        )
+        return
+    for note in settings["notes"]:
+        print(f"note: {note}")
+    print(", ".join(f"{label} {count}" for label, count in counts.items()))
+    if settings["kind"] == "clips":
+        then = ["train", str(folder), "-o", "my-model"]
+    else:
+        then = ["listen", "my-model", str(folder / "audio" / "street_000.wav"), "--truth", str(folder)]
+    print(f"sounds ({files}) in {folder / 'audio'}, labels in {folder / table}")
+    print(f"try: {join(['sentio', *then])}")
