@@ -241,3 +241,88 @@ def test_a_label_that_only_other_parts_hold_does_not_matter(trained, tones):
 def test_no_pytorch_is_imported():
     code = "import sys; sys.modules['torch'] = None; import sentio.training.evaluation"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_surest_mistakes():
+    found = evaluate(model(), data()).mistakes
+    # Recording 2 is taken for a cat by the mean of two windows, 4 is nothing but silence.
+    assert [(each.truth, each.answer, each.exit) for each in found] == [
+        ("owl", "cat", "early"),
+        ("cat", None, "none"),
+    ]
+    assert [each.score for each in found] == pytest.approx([0.5, 0.0])
+    assert {each.name for each in found} == {None}
+
+
+def test_a_mistakes_exit_is_the_deepest_that_its_windows_needed():
+    windows = [
+        (0, 0, (0.1, 0.8, 0.1), (0.1, 0.8, 0.1), False),  # leaves early
+        (0, 0, (0.3, 0.4, 0.3), (0.1, 0.8, 0.1), False),  # goes on
+    ]
+    (found,) = evaluate(model(), data(windows)).mistakes
+    assert (found.answer, found.exit, found.score) == ("dog", "final", pytest.approx(0.8))
+
+
+def test_at_most_twenty_mistakes_are_named_the_surest_first():
+    windows = []
+    for number in range(30):
+        wrong = 0.5 + 0.49 * ((7 * number) % 30) / 30
+        windows.append((number, 0, (0.0 + (1 - wrong), wrong, 1e-9), (1 - wrong, wrong, 1e-9), False))
+    scores = [each.score for each in evaluate(model(), data(windows)).mistakes]
+    assert len(scores) == 20
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == pytest.approx(0.5 + 0.49 * 29 / 30)
+
+
+def test_mistakes_of_files_are_named(trained, tones):
+    found = evaluate(trained.model, tones, policy=Fixed("block1"))
+    assert found.mistakes, "the first exit is not perfect"
+    dataset = open_data(tones)
+    truth = {item.name: item.label for item in dataset.items}
+    sources = {item.name: item.source for item in dataset.items}
+    for each in found.mistakes:
+        assert truth[each.name] == each.truth
+        said = trained.model.predict(sources[each.name], policy=Fixed("block1"))
+        assert (said.label, said.exit) == (each.answer, each.exit)
+        assert said.score == pytest.approx(each.score, abs=1e-5)
+
+
+def test_the_tradeoff_is_what_the_policy_gives_at_each_threshold():
+    points = evaluate(model(), data()).tradeoff
+    assert points[0].threshold == 0.0 and points[-1].threshold is None
+    for point in points:
+        policy = Fixed("final") if point.threshold is None else Confidence(point.threshold)
+        found = evaluate(model(), data(), policy=policy)
+        assert (point.mean_macs, point.accuracy) == pytest.approx((found.mean_macs, found.accuracy))
+
+
+def test_the_tradeoff_goes_from_the_first_exit_to_the_last(trained, tones):
+    found = evaluate(trained.model, tones)
+    first, *_, last = found.tradeoff
+    assert (first.mean_macs, first.accuracy) == (found.exits[0].macs, found.exits[0].accuracy)
+    assert (last.mean_macs, last.accuracy) == (found.exits[-1].macs, found.exits[-1].accuracy)
+    assert 10 < len(found.tradeoff) <= 40
+    costs = [point.mean_macs for point in found.tradeoff]
+    assert costs == sorted(costs)
+    thresholds = [point.threshold for point in found.tradeoff[:-1]]
+    assert thresholds == sorted(set(thresholds))
+
+
+def test_the_tradeoff_counts_none_of_these_as_wrong_and_costs_may_be_unknown():
+    points = evaluate(model(none_below=0.45, costs=None), data()).tradeoff
+    assert [points[0].accuracy, points[-1].accuracy] == pytest.approx([1 / 5, 3 / 5])
+    assert {point.mean_macs for point in points} == {None}
+
+
+def test_a_task_without_confidence_has_no_tradeoff():
+    told = model(policy=Fixed("final"))
+    told.task.confidence = lambda output, measure: None
+    assert evaluate(told, data()).tradeoff == ()
+
+
+def test_a_models_card_holds_no_names_of_recordings(trained):
+    test = trained.model.card["test"]
+    assert "accuracy" in test and "exits" in test
+    assert not {"mistakes", "tradeoff"} & set(test)
+    found = evaluate(model(), data())
+    assert found.for_card().keys() | {"mistakes", "tradeoff"} == found.to_dict().keys()

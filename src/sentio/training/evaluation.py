@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.anytime import anytime
-from sentio.core.confidence import softmax
+from sentio.core.confidence import MAX_PROBABILITY
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
 from sentio.core.policy import Policy, policy_to_dict
+from sentio.core.tables import drawn, short
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features
 from sentio.data.readers import open_data
+from sentio.training.by_recording import Mistake, Recordings, TradeoffPoint, mistakes, tradeoff
 from sentio.training.progress import Cancel, Progress, Report, counter, stop_if
 
 #: windows over which the time to each exit is measured
@@ -63,6 +64,9 @@ class Evaluation:
         policy: the policy as plain values.
         runtime: what the network ran on.
         notes: what was odd about the data.
+        mistakes: the surest of the recordings that were answered wrongly.
+        tradeoff: accuracy and cost if one confidence threshold held for all exits, from everything at the
+            first exit to everything at the last.
     """
 
     accuracy: float
@@ -78,17 +82,22 @@ class Evaluation:
     policy: dict[str, Any]
     runtime: str
     notes: tuple[str, ...] = field(default=())
+    mistakes: tuple[Mistake, ...] = field(default=())
+    tradeoff: tuple[TradeoffPoint, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
 
+    def for_card(self) -> dict[str, Any]:
+        """The same without what names recordings or fills pages: what a model carries with it."""
+        return {key: value for key, value in self.to_dict().items() if key not in ("mistakes", "tradeoff")}
+
     def table(self) -> str:
         """The exits and the policy as a table in plain text."""
-        from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=None)
+        table = Table()
         for column in ("exit", "accuracy", "MACs", "ms", "leaving", "accuracy of those"):
             table.add_column(column, justify="left" if column == "exit" else "right")
         for row in self.exits:
@@ -96,7 +105,7 @@ class Evaluation:
             table.add_row(
                 row.name,
                 f"{row.accuracy:.1%}",
-                _count(row.macs),
+                short(row.macs),
                 f"{row.ms:.2f}",
                 f"{row.share:.1%}",
                 leaving,
@@ -106,16 +115,14 @@ class Evaluation:
         table.add_row(
             f"policy: {name}",
             f"{self.accuracy:.1%}",
-            _count(self.mean_macs),
+            short(self.mean_macs),
             f"{self.mean_ms:.2f}",
             "100.0%",
             "",
         )
-        console = Console(file=StringIO(), width=100)
-        console.print(table)
-        text = console.file.getvalue()  # type: ignore[attr-defined]
         silent = f" and {self.silent} silent ones" if self.silent else ""
-        return f"{text}{self.recordings} recordings, {self.windows} windows{silent}, runtime {self.runtime}\n"
+        counts = f"{self.recordings} recordings, {self.windows} windows{silent}"
+        return f"{drawn(table)}\n{counts}, runtime {self.runtime}\n"
 
 
 def evaluate(
@@ -154,12 +161,12 @@ def evaluate(
     if known is None:
         raise ConfigError(f"Model {model.name!r} does not classify, so it cannot be evaluated on labels")
     if isinstance(data, FeatureSet):
-        given, prepared = labels or known, data
+        given, prepared, files = labels or known, data, None
     else:
         dataset = data if isinstance(data, Dataset) else open_data(data)
         if model.frontend is None:
             raise ConfigError(f"Model {model.name!r} takes features; pass a FeatureSet instead of files")
-        given = dataset.labels
+        given, files = dataset.labels, [item.name for item in dataset.items]
         _check_labels([label for label, count in dataset.counts().items() if count], known, str(dataset.root))
         told = None if progress is None else counter(progress, "features")
         prepared = features(
@@ -179,15 +186,8 @@ def evaluate(
     ms = _time_to_exits(model, inputs)
     answered, left, spent = _answers(model, inputs, chosen, progress, cancel)
 
-    items, first = np.unique(prepared.rows, return_index=True)
-    truth = targets[first]
-    place = np.searchsorted(items, prepared.rows[heard])
-
-    def guesses(logits: NDArray[Any]) -> NDArray[np.int64]:
-        """The label of each recording, the number of labels for none of these."""
-        means = _mean_probabilities(logits, place, len(items))
-        least = max(getattr(model.task, "none_below", None) or 0.0, np.finfo(float).tiny)
-        return np.where(means.max(axis=1) < least, len(known), means.argmax(axis=1))
+    recordings = Recordings(prepared.rows, targets, heard, getattr(model.task, "none_below", None))
+    truth = recordings.truth
 
     macs = None if model.costs is None else [model.costs.macs[model.costs.index(name)] for name in names]
     figures = []
@@ -197,15 +197,16 @@ def evaluate(
         figures.append(
             ExitFigures(
                 name,
-                float((guesses(outputs[name]) == truth).mean()),
+                float((recordings.answers(outputs[name])[0] == truth).mean()),
                 None if macs is None else float(macs[index]),
                 ms[name],
                 float(here.mean()),
                 float(right_here.mean()) if here.any() else None,
             )
         )
-    guess = guesses(answered)
+    guess, score = recordings.answers(answered)
     right = guess == truth
+    sure = [model.task.confidence(outputs[name], MAX_PROBABILITY) for name in names[:-1]]
     confusion = np.zeros((len(known), len(known) + 1), dtype=int)
     np.add.at(confusion, (truth, guess), 1)
     return Evaluation(
@@ -216,12 +217,14 @@ def evaluate(
         exits=tuple(figures),
         confusion=confusion.tolist(),
         labels=tuple(known),
-        recordings=len(items),
+        recordings=len(truth),
         windows=len(heard),
         silent=len(prepared) - len(heard),
         policy=policy_to_dict(chosen),
         runtime=model.runtime,
         notes=prepared.notes,
+        mistakes=mistakes(recordings, guess, score, left, names, known, files),
+        tradeoff=tradeoff(recordings, [outputs[name] for name in names], sure, macs),
     )
 
 
@@ -246,16 +249,6 @@ def _answers(
     return np.stack(outputs), left, spent
 
 
-def _mean_probabilities(
-    logits: NDArray[Any], place: NDArray[np.intp], recordings: int
-) -> NDArray[np.float64]:
-    """Mean over each recording's windows, ``(recording, class)``; zeros for one that has none."""
-    sums = np.zeros((recordings, logits.shape[1]))
-    np.add.at(sums, place, softmax(logits.astype(np.float64)))
-    counts = np.bincount(place, minlength=recordings)
-    return sums / np.maximum(counts, 1)[:, None]
-
-
 def _time_to_exits(model: Model, inputs: NDArray[np.float32]) -> dict[str, float]:
     """Median milliseconds until each exit is there, all exits before it included, one window at a time."""
     from time import perf_counter
@@ -277,12 +270,3 @@ def _check_labels(given: Any, known: tuple[str, ...], where: str) -> None:
             f"{where} holds labels the model does not know: {', '.join(unknown[:5])}; "
             f"it knows {', '.join(known)}"
         )
-
-
-def _count(value: float | None) -> str:
-    if value is None:
-        return "?"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.2f} {unit}"
-    return f"{value:.0f}"

@@ -117,7 +117,7 @@ def train(
                 if len(test):
                     # Each recording by itself: the test part as a user would meet it.
                     measured = evaluate(model, test, labels=dataset.labels, progress=progress, cancel=cancel)
-                    model.card["test"] = measured.to_dict()
+                    model.card["test"] = measured.for_card()
                 if out is not None:
                     save(model, out)
     return model
