@@ -32,4 +32,4 @@ def test_code_prints_what_the_page_says(page):
                 line.split() for line in text.splitlines()
             ]
             compared += 1
-    assert compared == 1
+    assert compared
