@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from torch_free import HIDDEN, import_errors, modules, needs_torch
 
@@ -61,13 +63,18 @@ def missing_torch_is_named(box: Path) -> str:
 def answers_agree(box: Path) -> str:
     import sentio
 
-    model = sentio.load(box / "box")
-    assert model.runtime == "edge", f"the model runs on {model.runtime!r}"
     reference = json.loads((box / "reference.json").read_text(encoding="utf-8"))
     assert reference, "there are no reference answers"
+    count, worst = compared(sentio.load(box / "box"), reference, box / "clips")
+    return f"{count} answers as in PyTorch: same exit, probabilities within {worst:.1e}"
+
+
+def compared(model: Any, reference: dict[str, Any], clips: Path) -> tuple[int, float]:
+    """How many answers agree with PyTorch's, and the largest difference of a probability."""
+    assert model.runtime == "edge", f"the model runs on {model.runtime!r}"
     worst, count = 0.0, 0
     for name, wanted in reference.items():
-        found = json.loads(json.dumps(model.predict(box / "clips" / name).to_dict()))
+        found = json.loads(json.dumps(model.predict(clips / name).to_dict()))
         pairs = list(zip([found, *found["windows"]], [wanted, *wanted["windows"]], strict=True))
         for index, (ours, theirs) in enumerate(pairs):
             where = name if index == 0 else f"{name}, window {index}"
@@ -77,25 +84,63 @@ def answers_agree(box: Path) -> str:
             gaps = [abs(ours["scores"][label] - score) for label, score in theirs["scores"].items()]
             worst, count = max([worst, *gaps]), count + 1
     assert worst <= TOLERANCE, f"probabilities differ from PyTorch's by up to {worst:.1e}"
-    return f"{count} answers as in PyTorch: same exit, probabilities within {worst:.1e}"
+    return count, worst
 
 
 def command_answers(box: Path) -> str:
     clips = sorted((box / "clips").iterdir())
-    command = [
-        str(Path(sys.executable).with_name("sentio")),
-        "predict",
-        str(box / "box"),
-        *map(str, clips),
-        "--json",
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, f"sentio predict left with {run.returncode}: {run.stderr}"
     reference = json.loads((box / "reference.json").read_text(encoding="utf-8"))
-    for row in json.loads(run.stdout):
+    for row in command("predict", box / "box", *clips):
         wanted = reference[Path(row["file"]).name]["label"]
         assert row["label"] == wanted, f"sentio predict says {row['label']} of {row['file']}, not {wanted}"
     return "the command says the same"
+
+
+def command(*words: object) -> Any:
+    """What ``sentio WORDS --json`` prints."""
+    program = Path(sys.executable).with_name("sentio")
+    run = subprocess.run([str(program), *map(str, words), "--json"], capture_output=True, text=True)
+    assert run.returncode == 0, f"sentio {words[0]} left with {run.returncode}: {run.stderr}"
+    return json.loads(run.stdout)
+
+
+def clips_are_rendered(box: Path) -> str:
+    import soundfile
+
+    from sentio.data.simulate.rendering import render_clips
+
+    settings = json.loads((box / "clips.json").read_text(encoding="utf-8"))
+    with TemporaryDirectory() as scratch:
+        made = sorted((render_clips(Path(scratch) / "rendered", **settings) / "audio").iterdir())
+        wanted = sorted((box / "rendered" / "audio").iterdir())
+        assert [file.name for file in made] == [file.name for file in wanted], "other clips are rendered here"
+        for ours, theirs in zip(made, wanted, strict=True):
+            gap = abs(soundfile.read(ours)[0] - soundfile.read(theirs)[0]).max()
+            assert gap <= TOLERANCE, f"{ours.name} differs by {gap:.1e} from what is rendered beside PyTorch"
+    return f"{len(made)} street clips rendered, the same as beside PyTorch"
+
+
+def shipped_models_answer(box: Path) -> str:
+    import sentio
+    from sentio.core.shelf import shipped
+
+    reference = json.loads((box / "shelf.json").read_text(encoding="utf-8"))
+    assert list(shipped()) == list(reference), f"the wheel ships {list(shipped())}, not {list(reference)}"
+    if not reference:
+        return "no model ships in this wheel, so none is tried"
+    listed = [model["name"] for model in command("models")["model"]]
+    assert listed == list(reference), f"sentio models lists {listed}"
+    count, worst = 0, 0.0
+    audio = box / "rendered" / "audio"
+    for name, wanted in reference.items():
+        answers, gap = compared(sentio.load(name), wanted["answers"], audio)
+        count, worst = count + answers, max(worst, gap)
+        clip = next(iter(wanted["answers"]))
+        (row,) = command("predict", name, audio / clip)
+        assert row["label"] == wanted["answers"][clip]["label"], f"sentio predict {name}: {row['label']}"
+        confusion = command("evaluate", name, box / f"{name}.csv")["confusion"]
+        assert confusion == wanted["confusion"], f"sentio evaluate {name} counts otherwise than PyTorch"
+    return f"{', '.join(reference)}: {count} answers as in PyTorch, probabilities within {worst:.1e}"
 
 
 CHECKS: tuple[Callable[[Path], str], ...] = (
@@ -105,6 +150,8 @@ CHECKS: tuple[Callable[[Path], str], ...] = (
     missing_torch_is_named,
     answers_agree,
     command_answers,
+    clips_are_rendered,
+    shipped_models_answer,
 )
 
 

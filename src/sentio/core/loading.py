@@ -12,6 +12,7 @@ from sentio.core.artifact import WEIGHTS, ArtifactFiles, Manifest
 from sentio.core.errors import ArtifactError, ConfigError, MissingExtraError, SentioError
 from sentio.core.model import Model, RuntimeRow
 from sentio.core.policy import ExitCosts, check_exits, policy_from_dict
+from sentio.core.shelf import find_artifact
 
 #: runtime -> module whose ``open_row(files, **options)`` gives its row
 RUNTIMES = {"torch": "sentio.core.torch_artifact", "edge": "sentio.edge.onnx_row"}
@@ -27,7 +28,8 @@ def load(
     """Open a model.
 
     Args:
-        artifact: a folder, or a file made by `save` or `export`.
+        artifact: a folder, or a file made by `save` or `export`; or the name of a shipped model, as
+            ``sentio models`` lists it, where nothing else has that path.
         runtime: ``torch`` or ``edge`` (exported stages in ONNX Runtime); by default PyTorch where it is
             installed and the artifact holds weights for it.
         threads: of the edge runtime; by default as many as the machine has cores.
@@ -35,11 +37,12 @@ def load(
             the same stages and with the same exits.
 
     Raises:
-        ArtifactError: no artifact there, damaged, foreign, newer, or without what the runtime needs.
+        ArtifactError: no artifact there and no shipped model of that name, or one that is damaged, foreign,
+            newer, or without what the runtime needs.
         MissingExtraError: PyTorch is asked for and not installed.
         ConfigError: no such runtime, or a number of threads below one.
     """
-    files = ArtifactFiles(artifact)
+    files = ArtifactFiles(find_artifact(artifact))
     manifest = files.manifest
     chosen = runtime or _default_runtime(files, network)
     if chosen not in RUNTIMES:
@@ -50,7 +53,7 @@ def load(
         raise MissingExtraError("PyTorch", "torch")
     options = {"threads": threads} if chosen == "edge" else {"network": network}
     row: RuntimeRow = import_module(RUNTIMES[chosen]).open_row(files, **options)
-    return _model(row, manifest, str(artifact))
+    return _model(row, manifest, str(files.path))
 
 
 def _default_runtime(files: ArtifactFiles, network: Any) -> str:

@@ -1,0 +1,117 @@
+"""zoo/build.py: what it makes, what it skips, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import sentio
+from sentio.core.shelf import shipped
+
+
+@pytest.fixture
+def run(build, entry, tmp_path, capsys):
+    """The command with the stand-in as its only model; what it prints."""
+
+    def main(*arguments, entry=entry):
+        places = ["--work", str(tmp_path / "work"), "--shelf", str(tmp_path / "shelf")]
+        build.main([*arguments, *places], zoo=(entry,))
+        return capsys.readouterr().out
+
+    return main
+
+
+def test_it_makes_a_model_and_prints_its_figures(run, tones, tmp_path):
+    out = run("stand-in", "--data", f"stand-in={tones}")
+    assert out.startswith("stand-in  ")
+    assert " on a fifth of them  two tones\n" in out
+    assert [file.name for file in (tmp_path / "shelf").iterdir()] == ["stand-in.sentio"]
+    model = sentio.load(tmp_path / "shelf" / "stand-in.sentio", runtime="edge")
+    assert f"accuracy {model.card['test']['accuracy']:.1%}" in out
+
+
+def test_data_may_be_named_by_the_environment(build, entry, tones, tmp_path, monkeypatch):
+    monkeypatch.setenv("SENTIO_ZOO_TONES", str(tones))
+    assert build._data(entry, tmp_path, {}) == (tones, None)
+    assert build._data(entry, tmp_path, {"stand-in": tmp_path}) == (tmp_path, None)
+
+
+def test_without_data_it_is_skipped(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("SENTIO_ZOO_TONES", raising=False)
+    assert run() == (
+        "stand-in is skipped: its data are not here; get tones from nowhere, and name the folder with "
+        "--data stand-in=FOLDER or SENTIO_ZOO_TONES=FOLDER\n"
+    )
+    assert not (tmp_path / "shelf").exists()
+
+
+def test_data_that_cannot_be_used_end_it_with_one_sentence(run, tmp_path):
+    with pytest.raises(SystemExit, match=r"^stand-in: There is no folder or file"):
+        run("--data", f"stand-in={tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["--data", "nothing=folder"]])
+def test_unknown_names(run, capsys, arguments):
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    assert "there is no model 'nothing'; choose of: stand-in" in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_test_is_refused(build, entry, tones, tmp_path):
+    recipe = tmp_path / "all.yaml"
+    recipe.write_text(entry.recipe.read_text() + "data: {split: all, validation: 0.2}\n")
+    untested = dataclasses.replace(entry, recipe=recipe)
+    with pytest.raises(SystemExit, match=r"all\.yaml leaves no test part"):
+        build.make(untested, tmp_path / "work", shelf=tmp_path / "shelf", given={"stand-in": tones})
+    assert not (tmp_path / "shelf").exists()
+
+
+def test_what_is_too_large_is_refused(build, stand_in, monkeypatch):
+    build._check(stand_in)
+    monkeypatch.setattr(build, "MAX_BYTES", stand_in.stat().st_size)
+    with pytest.raises(SystemExit, match="bytes; a shipped model holds less than"):
+        build._check(stand_in)
+
+
+@pytest.mark.parametrize(
+    "note", ["Skipped /home/me/a.wav", "/a", r"it was C:\data\a.wav", "see '~/sounds/a.wav'", "HERE/data"]
+)
+def test_what_tells_of_the_machine_is_refused(build, stand_in, tmp_path, note):
+    model = sentio.load(stand_in, runtime="torch")
+    model.card["notes"] = ["plain", {"deep": [note.replace("HERE", str(build.ROOT))]}]
+    with pytest.raises(SystemExit, match=r"tells of the machine it was made on: .* in sentio\.json"):
+        build._check(sentio.save(model, tmp_path / "telling.sentio"))
+
+
+def test_plain_texts_are_not_taken_for_paths(build, stand_in, tmp_path):
+    model = sentio.load(stand_in, runtime="torch")
+    model.card["notes"] = ["low/0.wav", "1/2 or 3 / 4", "https://example.org/data", "a: b", "and/or"]
+    assert list(build.local_paths(sentio.save(model, tmp_path / "plain.sentio"))) == []
+
+
+def test_the_zoo_is_whole(build):
+    names = [entry.name for entry in build.ZOO]
+    assert len(set(names)) == len(names)
+    assert set(shipped()) <= set(names), "what ships can be made again"
+
+
+def test_rendered_data_are_of_the_entrys_settings_and_of_nothing_older(build, entry, tmp_path):
+    train, test = ({"per_class": 1, "seconds": 0.2, "seed": seed, "rate": 8000} for seed in (1, 2))
+    rendered = dataclasses.replace(entry, source=build.Rendered(train, test))
+    (tmp_path / "stand-in-train").mkdir()
+    (tmp_path / "stand-in-train" / "old.wav").write_text("")
+    folders = build._data(rendered, tmp_path, {})
+    assert [folder.name for folder in folders] == ["stand-in-train", "stand-in-test"]
+    one, other = (sentio.open_data(folder) for folder in folders)
+    assert one.counts() == other.counts() and set(one.counts().values()) == {1}
+    clips = [data.items[0].source.read_bytes() for data in (one, other)]
+    assert clips[0] != clips[1], "the test clips are others"
+    assert not (tmp_path / "stand-in-train" / "old.wav").exists()
+
+
+def test_street_sounds_is_tested_on_clips_of_another_seed(build):
+    (street,) = (entry for entry in build.ZOO if entry.name == "street-sounds")
+    assert street.source.train["seed"] != street.source.test["seed"]
+    assert street.data == "rendered clips of 2 s at 16 kHz, 400 of each class, simulator seed 1"
+    assert street.tested_on == "rendered clips of 2 s at 16 kHz, 100 of each class, simulator seed 2"

@@ -1,0 +1,243 @@
+"""Make the models that ship with Sentio again, each from its recipe, into ``src/sentio/shelf``.
+
+    python zoo/build.py                        all of them
+    python zoo/build.py street-sounds          one of them
+    python zoo/build.py NAME --data NAME=DIR   one whose data the reader has to get
+
+A model whose data are not given is skipped. ``make zoo`` runs this and writes docs/shelf.md anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentio
+from sentio.cli.bars import Bars
+from sentio.cli.printing import shipped as in_one_line
+from sentio.core.artifact import MANIFEST, ArtifactFiles
+from sentio.core.shelf import FOLDER, SUFFIX, TEXTS, facts
+from sentio.training.progress import counter
+from sentio.training.recipe import read_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+#: the package stays small: every model is loaded by whoever installs it, used or not
+MAX_BYTES = 1_500_000
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Clips of the street simulator, see `sentio.data.simulate.rendering.render_clips`.
+
+    Args:
+        train: its options.
+        test: its options for the test clips, of another seed.
+    """
+
+    train: Mapping[str, Any]
+    test: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Data that the reader has to get; the recipe's own split says what is tested on.
+
+    Args:
+        variable: of the environment, which names the folder where ``--data`` does not.
+        what: what belongs into the folder, and where it can be had.
+    """
+
+    variable: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One shipped model.
+
+    Args:
+        name: of the model and its file.
+        recipe: a YAML file.
+        source: of the data.
+        purpose: what it is for, a few words.
+        data: what it was trained on, with numbers and seeds.
+        tested_on: the same of its test figures.
+        licence: of the data.
+        credits: whose data they are.
+    """
+
+    name: str
+    recipe: Path
+    source: Rendered | Given
+    purpose: str
+    data: str
+    tested_on: str
+    licence: str
+    credits: str
+
+    @property
+    def command(self) -> str:
+        """What makes it again."""
+        data = "" if isinstance(self.source, Rendered) else f" --data {self.name}=FOLDER"
+        return f"python zoo/build.py {self.name}{data}"
+
+
+def _clips(settings: Mapping[str, Any]) -> str:
+    """Rendered clips in words, for a card."""
+    return (
+        f"rendered clips of {settings['seconds']:g} s at {settings['rate'] / 1000:g} kHz, "
+        f"{settings['per_class']} of each class, simulator seed {settings['seed']}"
+    )
+
+
+STREET = Rendered(
+    train={"per_class": 400, "seconds": 2.0, "seed": 1, "rate": 16_000},
+    test={"per_class": 100, "seconds": 2.0, "seed": 2, "rate": 16_000},
+)
+ZOO = (
+    Entry(
+        "street-sounds",
+        ROOT / "recipes" / "street-sounds.yaml",
+        STREET,
+        purpose="ten sounds of a street, and its background, in windows of 2 s",
+        data=_clips(STREET.train),
+        tested_on=_clips(STREET.test),
+        licence="Apache-2.0, as Sentio itself: every sound is computed by its simulator, none is recorded",
+        credits="The Sentio developers",
+    ),
+)
+
+
+class MissingDataError(Exception):
+    """A model cannot be made here; the message says what is missing."""
+
+
+def make(entry: Entry, work: Path, *, shelf: Path = FOLDER, given: Mapping[str, Path] | None = None) -> Path:
+    """Train, test and export one model.
+
+    Args:
+        entry: which.
+        work: a folder for its data, checkpoints and logs.
+        shelf: where the artifact goes.
+        given: folders of data by the model's name.
+
+    Raises:
+        MissingDataError: its data are not given.
+        SystemExit: it is too large, was not tested, or tells of the machine it was made on; the shelf is left
+            as it was.
+    """
+    train, test = _data(entry, work, given or {})
+    with Bars() as bars:
+        model = sentio.train(
+            None, read_recipe(entry.recipe), train, out=work / f"{entry.name}-trained", progress=bars
+        )
+        if test is not None:
+            model.card["test"] = sentio.evaluate(model, test, progress=bars).to_dict()
+    if "test" not in model.card:
+        sys.exit(f"{entry.name}: {entry.recipe.name} leaves no test part, so its figures cannot be measured")
+    model.name = entry.name
+    model.card["shelf"] = {key: getattr(entry, key) for key in TEXTS}
+    made = work / f"{entry.name}{SUFFIX}"
+    sentio.export(model, made)
+    _check(made)
+    shelf.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(made, shelf / made.name))
+
+
+def _data(entry: Entry, work: Path, given: Mapping[str, Path]) -> tuple[Path, Path | None]:
+    """Training data, and test data where they are apart."""
+    source = entry.source
+    if isinstance(source, Rendered):
+        from sentio.data.simulate.rendering import render_clips
+
+        folders = work / f"{entry.name}-train", work / f"{entry.name}-test"
+        for folder, settings in zip(folders, (source.train, source.test), strict=True):
+            if folder.exists():  # what another version of the simulator rendered is not mixed in
+                shutil.rmtree(folder)
+            with Bars() as bars:
+                render_clips(folder, **settings, progress=counter(bars, f"render {folder.name}"))
+        return folders
+    folder = given.get(entry.name) or os.environ.get(source.variable)
+    if not folder:
+        raise MissingDataError(
+            f"its data are not here; get {source.what}, and name the folder with "
+            f"--data {entry.name}=FOLDER or {source.variable}=FOLDER"
+        )
+    return Path(folder), None
+
+
+def _check(artifact: Path) -> None:
+    size, local = artifact.stat().st_size, list(local_paths(artifact))
+    if size >= MAX_BYTES:
+        sys.exit(f"{artifact.name} holds {size:,} bytes; a shipped model holds less than {MAX_BYTES:,}")
+    if local:
+        sys.exit(f"{artifact.name} tells of the machine it was made on: {', '.join(local)}")
+
+
+#: an absolute path inside a text
+_PATH = re.compile(r"""(?:^|[\s'"(=:])((?:/(?!/)|~/|[A-Za-z]:[\\/])[^\s'"),;]+)""")
+
+
+def local_paths(artifact: Path) -> Iterator[str]:
+    """Absolute paths in an artifact: any in its manifest, this machine's in its other files."""
+    files = ArtifactFiles(artifact)
+    here = {str(ROOT), str(Path.home()), tempfile.gettempdir(), sys.prefix}
+    folders = [f"{folder.rstrip('/')}/".encode() for folder in here if len(folder) > 1]
+    for name in files.manifest.files:
+        content = files.read(name)
+        yield from (f"{folder.decode()} in {name}" for folder in folders if folder in content)
+    for text in _texts(json.loads(files.manifest.model_dump_json())):
+        yield from (f"{path} in {MANIFEST}" for path in _PATH.findall(text))
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """Every text in plain values, keys included."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for key, value in values.items():
+            yield key
+            yield from _texts(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _texts(value)
+
+
+def main(arguments: list[str] | None = None, zoo: tuple[Entry, ...] = ZOO) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    names = [entry.name for entry in zoo]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(names)}; by default all")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=FOLDER", help="where the data of a model are"
+    )
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "zoo", help="for data and checkpoints")
+    parser.add_argument("--shelf", type=Path, default=FOLDER, help="where the artifacts go")
+    options = parser.parse_args(arguments)
+    pairs = [text.partition("=") for text in options.data]
+    for name in (*options.names, *(name for name, _, _ in pairs)):
+        if name not in names:
+            parser.error(f"there is no model {name!r}; choose of: {', '.join(names)}")
+    given = {name: Path(folder) for name, _, folder in pairs}
+    for entry in zoo:
+        if options.names and entry.name not in options.names:
+            continue
+        try:
+            print(in_one_line(facts(make(entry, options.work, shelf=options.shelf, given=given))))
+        except MissingDataError as reason:
+            print(f"{entry.name} is skipped: {reason}")
+        except sentio.SentioError as error:
+            sys.exit(f"{entry.name}: {error}")
+
+
+if __name__ == "__main__":
+    main()
