@@ -18,7 +18,7 @@ PIP := -m pip --disable-pip-version-check
 EDGE_BOX := build/edge-box
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow lint edge-test docs wheel clean ci
+.PHONY: help venv demo test slow lint edge-test zoo docs wheel clean ci
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -33,6 +33,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python $(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
+
+demo: venv ## show everything once: sounds, training, exits, listening, export, report (3 minutes)
+	$(BIN)/sentio demo --out build/demo $(ARGS)
 
 test: venv ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -52,6 +55,10 @@ edge-test: wheel ## install the wheel without PyTorch and compare answers
 	$(PYTHON) -m venv $(EDGE_VENV)
 	$(EDGE_VENV)/bin/python $(PIP) install -c constraints.txt dist/sentio-*.whl
 	$(EDGE_VENV)/bin/python tests/edge_environment/check_box.py $(EDGE_BOX)
+
+zoo: venv ## train the models that ship with Sentio again, e.g. make zoo ARGS=street-sounds
+	$(BIN)/python zoo/build.py $(ARGS)
+	$(BIN)/python docs/make_shelf_reference.py
 
 docs: $(DOCS_VENV)/.installed ## build the documentation into site/
 	$(DOCS_VENV)/bin/mkdocs build --strict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,17 @@ the [reference](reference.md).
 def page() -> str:
     """The whole page."""
     commands = typer.main.get_command(app).commands
-    parts = [HEAD, *(_command(name, command) for name, command in commands.items()), _exit_codes()]
+    parts = [HEAD, *(_command(name, command) for name, command in _flat(commands)), _exit_codes()]
     return "\n".join(parts)
+
+
+def _flat(commands: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its full name; those of a group bear the group's before their own."""
+    for name, command in commands.items():
+        if hasattr(command, "commands"):
+            yield from _flat(command.commands, f"{group}{name} ")
+        else:
+            yield f"{group}{name}", command
 
 
 def _command(name: str, command: Any) -> str:

@@ -309,6 +309,29 @@ def _(place):
     return place.sentio("predict", place.folder / "none", place.tones / "low" / "0.wav")
 
 
+@case("An unknown name of a shipped model")
+def _(place):
+    _on_the_shelf(place)
+    return place.sentio("predict", "street-sound", place.tones / "low" / "0.wav")
+
+
+@case("A folder of data with the name of a shipped model")
+def _(place):
+    _on_the_shelf(place)
+    place.data.rename(place.folder / "street-sounds")
+    place.patch.chdir(place.folder)
+    return place.sentio("predict", "street-sounds", "street-sounds/low/0.wav")
+
+
+def _on_the_shelf(place):
+    """A stand-in, so that the rows do not depend on what ships today."""
+    shelf = place.folder / "shelf"
+    shelf.mkdir()
+    shutil.make_archive(str(shelf / "street-sounds"), "zip", place.box)
+    (shelf / "street-sounds.zip").rename(shelf / "street-sounds.sentio")
+    place.patch.setattr("sentio.core.shelf.FOLDER", shelf)
+
+
 @case("Something else as an artifact")
 def _(place):
     (place.folder / "model.pt").write_bytes(pickle.dumps({"weights": 1}))
@@ -434,6 +457,76 @@ def _(place):
     return place.sentio("profile", "resnet200")
 
 
+# Rendering
+
+
+def _clips(place, *options):
+    where = ("--seconds", 0.3, "--rate", 8000, "--workers", 1, "--out", place.folder / "out")
+    return place.sentio("simulate", "clips", "--per-class", 1, *where, *options)
+
+
+@case("A street of no length")
+def _(place):
+    return place.sentio("simulate", "street", "--minutes", 0, "--out", place.folder / "out")
+
+
+@case("No clips per class")
+def _(place):
+    return _clips(place, "--per-class", 0)
+
+
+@case("Clips of no length")
+def _(place):
+    return _clips(place, "--seconds", 0)
+
+
+@case("A rate that is no rate for it")
+def _(place):
+    return _clips(place, "--rate", 4000)
+
+
+@case("No events at once")
+def _(place):
+    where = ("--minutes", 0.1, "--polyphony", 0)
+    return place.sentio("simulate", "street", *where, "--out", place.folder / "out")
+
+
+@case("Samples of which none can be used")
+def _(place):
+    for file in place.data.rglob("*.wav"):
+        file.write_bytes(b"nonsense")
+    return _clips(place, "--samples", place.data)
+
+
+@case("A bad file among the samples")
+def _(place):
+    (place.data / "low" / "0.wav").write_bytes(b"nonsense")
+    return _clips(place, "--samples", place.data)
+
+
+@case("A folder that holds something else")
+def _(place):
+    (place.folder / "out").mkdir()
+    (place.folder / "out" / "notes").write_text("mine")
+    found = _clips(place)
+    assert [file.name for file in (place.folder / "out").iterdir()] == ["notes"]
+    return found
+
+
+@case("A folder that holds another rendering")
+def _(place):
+    assert _clips(place).code == 0
+    return _clips(place, "--seed", 1)
+
+
+@case("The disk is full while sounds are rendered")
+def _(place):
+    place.patch.setattr("sentio.data.simulate.jobs.soundfile.write", _full)
+    found = _clips(place)
+    assert not (place.folder / "out" / "meta.csv").exists()
+    return found
+
+
 # The machine
 
 
@@ -445,6 +538,13 @@ def _(place):
 @case("Lightning is not installed")
 def _(place):
     return _without("lightning", "train", place.tones, "-o", place.folder / "out")
+
+
+@case("matplotlib is not installed")
+def _(place):
+    return _without(
+        "matplotlib", "evaluate", place.artifact, place.tones, "--report", place.folder / "x.html"
+    )
 
 
 def _without(package, *arguments):
@@ -495,6 +595,28 @@ def _(place):
 def _(place):
     place.patch.setattr("numpy.savez", _full)
     return place.train(None, "out", "--cache", place.folder / "cache")
+
+
+@case("A report in a folder that is not there")
+def _(place):
+    return place.sentio("evaluate", place.artifact, place.tones, "--report", place.folder / "no" / "x.html")
+
+
+@case("A report where something else is")
+def _(place):
+    table = place.folder / "meta.csv"
+    table.write_text("filename,label")
+    found = place.sentio("evaluate", place.artifact, place.tones, "--report", table)
+    assert (found.out, table.read_text()) == ("", "filename,label")
+    return found
+
+
+@case("The disk is full while a report is written")
+def _(place):
+    place.patch.setattr(Path, "write_bytes", _full)
+    found = place.sentio("evaluate", place.artifact, place.tones, "--report", place.folder / "x.html")
+    assert "36 recordings" in found.out and not (place.folder / "x.html").exists()
+    return found
 
 
 def _full(*_, **__):

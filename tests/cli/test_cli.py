@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -229,6 +230,42 @@ def test_models_and_doctor_list_what_there_is(sentio):
     found = sentio("models").out
     assert "tiny-cnn" in found and "classifier-wise" in found and "pooled-linear" in found
     assert "numpy" in sentio("doctor").out
+
+
+@pytest.fixture
+def shelf(box, tmp_path, monkeypatch):
+    """A shelf with one model, ``tones``, and a bare name for it in every command."""
+    from sentio.core.loading import load
+    from sentio.exporting.onnx import export
+
+    model = load(box, runtime="torch")
+    model.card["shelf"] = {"purpose": "three tones", "tested_on": "six clips"}
+    export(model, tmp_path / "shelf" / "tones.sentio")
+    monkeypatch.setattr("sentio.core.shelf.FOLDER", tmp_path / "shelf")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return model.card["test"]["accuracy"]
+
+
+def test_models_lists_what_ships_first(sentio, shelf):
+    first, *others = sentio("models").out.splitlines()
+    assert re.fullmatch(r"tones +0\.\d\d MB  accuracy (.+)% on six clips  three tones", first)
+    assert f"accuracy {shelf:.1%}" in first
+    assert others[0].startswith("networks ")
+    (model,) = json.loads(sentio("models", "--json").out)["model"]
+    assert (model["name"], model["accuracy"], model["purpose"]) == ("tones", shelf, "three tones")
+    assert model["licence"] is None
+
+
+def test_every_command_takes_the_name_of_what_ships(sentio, shelf, tones, own_tones, tmp_path):
+    clip = tones / "low" / "0.wav"
+    assert json.loads(sentio("predict", "tones", clip, "--json").out)[0]["label"]
+    assert json.loads(sentio("evaluate", "tones", tones, "--json").out)["recordings"] == 36
+    assert "final" in json.loads(sentio("profile", "tones", "--no-measure", "--json").out)["exits"]
+    assert sentio("export", "tones", tmp_path / "box").code == 0
+    tuned = sentio("train", own_tones, "--from", "tones", "-o", tmp_path / "tuned", "--epochs", 1)
+    assert tuned.code == 0
+    assert "did you mean 'tones'?" in sentio("profile", "tonse").err
 
 
 def test_doctor_names_the_extra_that_brings_what_is_missing(sentio, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join
@@ -13,7 +14,20 @@ import typer
 from sentio import __version__
 from sentio.cli import options, printing
 from sentio.cli.bars import Bars
-from sentio.cli.options import Artifact, Cache, Json, PolicyText, Protocol, Runtime, SkipBad, Threads
+from sentio.cli.demo import demo
+from sentio.cli.listen import listen
+from sentio.cli.options import (
+    Artifact,
+    Cache,
+    Json,
+    PolicyText,
+    Protocol,
+    Runtime,
+    SkipBad,
+    Threads,
+    examples,
+)
+from sentio.cli.simulate import app as simulate
 from sentio.core.errors import ConfigError, MissingExtraError, SentioError
 
 EXIT_CODES = """\b
@@ -35,11 +49,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def examples(*lines: str) -> str:
-    """The end of a command's help."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 @app.callback(invoke_without_command=True)
@@ -126,9 +135,11 @@ def train(
     epilog=examples(
         "sentio evaluate my-model my_sounds --split 0",
         "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
+        "sentio evaluate my-model my_sounds --split 0 --report my-model.html",
     )
 )
 def evaluate(
+    context: typer.Context,
     artifact: Artifact,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Labelled data, as for sentio train.")],
     policy: PolicyText = None,
@@ -145,6 +156,10 @@ def evaluate(
     threads: Threads = None,
     cache: Cache = None,
     skip_bad: SkipBad = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the figures, with plots, as one HTML file."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy, MACs and milliseconds of every exit.
@@ -154,7 +169,10 @@ def evaluate(
     """
     from sentio import evaluate as run
     from sentio import load, open_data
+    from sentio.reporting import check_report, circumstances, write_report
 
+    if report is not None:
+        check_report(report)
     model = load(artifact, runtime=options.runtime(runtime), threads=threads)
     chosen = options.policy(policy)
     dataset = open_data(data, protocol=protocol)
@@ -175,12 +193,24 @@ def evaluate(
         notes.append(f"The model was trained on files of {dataset.name}; --split measures on a test part.")
     with Bars() as bars:
         result = run(model, dataset, policy=chosen, cache=cache, skip_bad=skip_bad, progress=bars)
+    result = replace(result, notes=(*notes, *result.notes))
     if as_json:
-        printing.as_json({**result.to_dict(), "notes": [*notes, *result.notes]})
+        printing.as_json(result.to_dict())
+    else:
+        for note in result.notes:
+            print(f"note: {note}")
+        print(result.table(), end="")
+    if report is None:
         return
-    for note in (*notes, *result.notes):
-        print(f"note: {note}")
-    print(result.table(), end="")
+    facts = circumstances(
+        result.runtime,
+        command=options.typed(context),
+        data=f"{dataset.name}, {len(dataset)} files" + ("" if split is None else f", split {split}, {part}"),
+        seed_of_the_training=model.card.get("recipe", {}).get("seed"),
+    )
+    write_report(report, result, title=f"{model.name} on {dataset.name}", made_by=facts)
+    if not as_json:
+        print(f"report written to {report}")
 
 
 @app.command(
@@ -267,13 +297,14 @@ def profile(
     from sentio import profile as run
     from sentio.core.errors import UnknownNameError
     from sentio.core.registry import names
+    from sentio.core.shelf import shipped
 
-    if Path(network).exists():
+    if Path(network).exists() or network in shipped():
         net: Any = load(network, runtime="torch")
     elif network in names("network"):
         net = create_network(network)
     else:
-        raise UnknownNameError("model or network", network, names("network"))
+        raise UnknownNameError("model or network", network, [*shipped(), *names("network")])
     result = run(net, rule=rule, measure=measure, repeats=repeats, threads=threads)
     if as_json:
         printing.as_json(result.to_dict())
@@ -308,13 +339,20 @@ def export(
 
 @app.command(epilog=examples("sentio models --json"))
 def models(as_json: Json = False) -> None:
-    """List networks, exits, techniques and tasks by name."""
-    from sentio.core.registry import ROOMS, names
+    """List shipped models, networks, exits and other names.
 
+    A shipped model's name stands for it in every command that takes an ARTIFACT.
+    """
+    from sentio.core.registry import ROOMS, names
+    from sentio.core.shelf import facts, shipped
+
+    ready = [facts(file) for file in shipped().values()]
     found = {kind: names(kind) for kind in ROOMS}
     if as_json:
-        printing.as_json(found)
+        printing.as_json({"model": ready, **found})
         return
+    for model in ready:
+        print(printing.shipped(model))
     for kind, members in found.items():
         print(f"{kind + 's':12} {', '.join(members)}")
 
@@ -331,6 +369,16 @@ def doctor(as_json: Json = False) -> None:
     for row in rows:
         state = row["version"] or f"missing; pip install 'sentio[{row['extra']}]'"
         print(f"{row['package']:14} {state:42} {row['purpose']}")
+
+
+app.command(epilog=examples("sentio demo", "sentio demo --data my_sounds --out my-demo"))(demo)
+app.command(
+    epilog=examples(
+        "sentio listen my-model street.wav --hop 0.5 --deadline 20",
+        "sentio listen my-model street/audio/street_000.wav --hop 1 --truth street --json",
+    )
+)(listen)
+app.add_typer(simulate, name="simulate")
 
 
 def _evaluation(out: Path, recipe: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import join
 from typing import Annotated, Any, Literal
 
 import typer
@@ -36,7 +37,26 @@ Cache = Annotated[
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, with a note.")
 ]
-Artifact = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model: a folder or a file.")]
+Artifact = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="A model: a folder, a file, or the name of a shipped one.")
+]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def typed(context: typer.Context) -> str:
+    """The command again, as a shell takes it; what is at its default is left out."""
+    words: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.param_type_name == "argument":
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
+        elif value is not None and value != option.default:
+            words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return join(["sentio", context.info_name or "", *words])
 
 
 def policy(text: str | None) -> Policy | None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sentio.core.tables import drawn, short
+
+if TYPE_CHECKING:
+    from sentio.serve.listening import Listening
+    from sentio.training.evaluation import Evaluation
 
 
 def as_json(value: dict[str, Any] | Sequence[Any]) -> None:
@@ -29,6 +35,69 @@ def prediction(where: str, found: Any) -> str:
     """One answer on one line."""
     answer = found.label if found.label is not None else "none of these"
     return f"{where}: {answer}  {found.score:.2f}  exit {found.exit}  {found.milliseconds:.1f} ms"
+
+
+def policies(evaluations: Sequence[Evaluation]) -> str:
+    """Exits, and policies on the same data, with the share of windows that each sends out where."""
+    from rich.table import Table
+
+    first = evaluations[0]
+    names = [row.name for row in first.exits]
+    table = Table()
+    for column in ("", "accuracy", "MACs", "ms", *(f"at {name}" for name in names)):
+        table.add_column(column, justify="right" if column else "left")
+    for row in first.exits:
+        table.add_row(f"all at {row.name}", f"{row.accuracy:.1%}", short(row.macs), f"{row.ms:.2f}")
+    table.add_section()
+    for found in evaluations:
+        shares = (f"{row.share:.0%}" for row in found.exits)
+        table.add_row(
+            str(found.policy["name"]),
+            f"{found.accuracy:.1%}",
+            short(found.mean_macs),
+            f"{found.mean_ms:.2f}",
+            *shares,
+        )
+    return drawn(table)
+
+
+def listening(found: Listening) -> str:
+    """What was heard, segment by segment beside the truth, and how quickly."""
+    head = f"{'seconds':>13}  {'heard':16} {'score':>5}  {'exit':12} {'ms':>6}"
+    lines = [head if found.truth is None else f"{head}  {'truth':16}"]
+    for part in found.segments:
+        exits = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in part.exits.items())
+        line = (
+            f"{part.start:6.1f} {part.end:6.1f}  {part.label or 'none of these':16} {part.score:5.2f}  "
+            f"{exits:12} {part.milliseconds:6.1f}"
+        )
+        if found.truth is not None:
+            there = [e for e in found.truth if e.offset > part.start and e.onset < part.end]
+            truth = ", ".join(f"{e.label} {e.onset:.1f}-{e.offset:.1f}" for e in there)
+            line = f"{line}  {truth or '-'}"
+        lines.append(line)
+    slowest = max(window.milliseconds for window in found.windows)
+    by = "" if found.deadline_ms is None else f", {found.late} later than {found.deadline_ms:g} ms"
+    lines.append(
+        f"{found.seconds:.1f} s of sound in {found.elapsed:.2f} s: real-time factor "
+        f"{found.real_time_factor:.4f}; {len(found.windows)} windows, the slowest {slowest:.1f} ms{by}"
+    )
+    if found.truth is not None:
+        lines.append(
+            f"right: {found.right:.1%} of windows, {found.found} of {len(found.truth)} events; "
+            f"{found.false_alarms} false alarms"
+        )
+    return "\n".join(lines)
+
+
+def shipped(facts: dict[str, Any]) -> str:
+    """One shipped model on one line: what it is called, what it is worth, what it is for."""
+    accuracy = "not tested"
+    if facts["accuracy"] is not None:
+        accuracy = f"accuracy {facts['accuracy']:.1%}"
+        accuracy += f" on {facts['tested_on']}" if facts["tested_on"] else ""
+    parts = [f"{facts['name']:16} {facts['bytes'] / 1e6:.2f} MB", accuracy, facts["purpose"]]
+    return "  ".join(part for part in parts if part)
 
 
 def _calibration(report: dict[str, Any]) -> list[str]:
