@@ -35,6 +35,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: venv ## show everything once: sounds, training, exits, listening, export, report (3 minutes)
+	rm -rf build/demo
 	$(BIN)/sentio demo --out build/demo $(ARGS)
 
 test: venv ## run the tests

@@ -6,15 +6,12 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
-from sentio.data.simulate.labels import Event
 from sentio.reporting.page import page
 from sentio.reporting.svg import COLOURS, _styled, drawing, inline
-from sentio.reporting.timeline import DRAWN, is_right, tiles, timeline
+from sentio.reporting.timeline import DRAWN, tiles, timeline
 from sentio.reporting.tradeoff_plot import letter, tradeoff_plot
-from sentio.serve import listening as serve
 from sentio.serve.listening import Heard
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -129,24 +126,6 @@ def test_very_long_recordings_are_thinned_out(listening):
     found = tiles(listening(windows=3 * DRAWN + 1))
     assert len(found) <= DRAWN
     assert found[0].start == 0 and found[-1].end == 3 * DRAWN + 1
-
-
-def test_right_and_wrong_are_told_as_in_listening():
-    generator = np.random.default_rng(0)
-    labels = ("cat", "dog", "background", None)
-    for _ in range(30):
-        onsets = generator.uniform(0, 20, 6)
-        truth = [
-            Event("x.wav", float(onset), float(onset + length), labels[generator.integers(2)])
-            for onset, length in zip(onsets, generator.uniform(0.1, 4, 6), strict=True)
-        ]
-        windows = [
-            Heard(float(at), float(at) + 1.5, labels[generator.integers(4)], 0.9, "early", 1.0, True)
-            for at in np.arange(0, 20, 0.75)
-        ]
-        share = np.mean([is_right(window, truth) for window in windows])
-        assert share == pytest.approx(serve._compared(windows, [], truth)["right"])
-    assert is_right(windows[0], None) is None
 
 
 def test_drawing_leaves_matplotlib_as_it_was():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentio import __version__
 from sentio.cli import printing
 from sentio.cli.bars import Bars
 from sentio.core.errors import MissingExtraError, SentioError
@@ -30,9 +28,9 @@ if TYPE_CHECKING:
     from sentio.training.recipe import Recipe
 
 #: clips of rendered sounds in each class, and seconds of each
-PER_CLASS, SECONDS = 80, 2.0
+PER_CLASS, SECONDS = 120, 2.0
 #: epochs are as many as show the network this many clips, within bounds
-LOOKS, MOST_EPOCHS = 21_000, 60
+LOOKS, MOST_EPOCHS = 32_000, 60
 #: seconds between windows of the street
 HOP = 0.5
 #: compact, and quick to train on two cores
@@ -43,10 +41,10 @@ RECIPE: dict[str, Any] = {
         {"kind": "pooled-linear", "at": ["block2", "block4"], "options": {"over": "time", "hidden": 64}}
     ],
     "technique": "classifier-wise",
-    "optimiser": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01},
+    "optimiser": {"name": "adamw", "lr": 0.01, "weight_decay": 0.01},
     "schedule": {"name": "cosine", "warmup_epochs": 2},
     "augment": {"roll": 1.0, "time_mask": 0.1, "frequency_mask": 0.1, "mixup": 0.2},
-    "batch": 64,
+    "batch": 32,
     "keep": "last",
     "calibration": {"accuracy_drop": 0.01},
 }
@@ -250,19 +248,18 @@ def _box(model: Model, out: Path, recording: str) -> None:
 def _report(
     path: Path, evaluations: list[Evaluation], heard: Listening, dataset: Dataset, command: str
 ) -> Path:
-    from sentio.reporting import write_report
+    from sentio.reporting import circumstances, write_report
 
     return write_report(
         path,
         evaluations,
         title="Sentio demo",
         listening=heard,
-        made_by={
-            "command": command,
-            "data": f"{dataset.name}: {len(dataset)} clips, {len(dataset.labels)} classes",
-            "Sentio": __version__,
-            "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        },
+        made_by=circumstances(
+            evaluations[0].runtime,
+            command=command,
+            data=f"{dataset.name}: {len(dataset)} clips, {len(dataset.labels)} classes",
+        ),
     )
 
 

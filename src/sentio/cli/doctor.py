@@ -15,6 +15,7 @@ PACKAGES = {
     "safetensors": ("torch", "weights"),
     "lightning": ("train", "training"),
     "tensorboard": ("train", "logs"),
+    "matplotlib": ("report", "figures of reports"),
     "onnx": ("export", "exporting"),
     "onnxscript": ("export", "exporting"),
     "av": ("video", "sound and pictures of video files"),

@@ -16,7 +16,7 @@ from sentio.cli.bars import Bars
 from sentio.cli.options import Json, examples
 
 app = typer.Typer(
-    help="Render labelled sounds of a street: moving sources, echoes, backgrounds.",
+    help="Render labelled sounds of a street.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentio.reporting.markup import columns, plain
 from sentio.reporting.svg import COLOURS, drawing, inline
-from sentio.serve.listening import BACKGROUND
+from sentio.serve.listening import BACKGROUND, is_right
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from sentio.serve.listening import Heard, Listening
+    from sentio.serve.listening import Listening
 
 #: inches: width, of a lane, of an exit, of the spectrogram, around
 WIDTH, LANE, LEVEL, PICTURE, EDGE = 10.0, 0.42, 0.2, 1.5, 0.12
@@ -43,25 +43,18 @@ def tiles(listening: Listening) -> list[Tile]:
         return []
     inner = [(before.end + after.start) / 2 for before, after in pairwise(windows)]
     edges = [windows[0].start, *inner, max(windows[-1].end, listening.windows[-1].end)]
+    truth = listening.truth
     return [
-        Tile(start, end, window.label, window.exit, is_right(window, listening.truth), window.in_time)
+        Tile(
+            start,
+            end,
+            window.label,
+            window.exit,
+            None if truth is None else is_right(window, truth),
+            window.in_time,
+        )
         for (start, end), window in zip(pairwise(edges), windows, strict=True)
     ]
-
-
-def is_right(window: Heard, truth: Sequence[Any] | None) -> bool | None:
-    """Whether a window is answered rightly, by the rule of `sentio.serve.listening.hear`; None without truth.
-
-    There is an event in a window if it fills a quarter of it, or lies half inside.
-    """
-    if truth is None:
-        return None
-    there = set()
-    for event in truth:
-        shared = min(window.end, event.offset) - max(window.start, event.onset)
-        if shared >= 0.25 * (window.end - window.start) or shared >= 0.5 * (event.offset - event.onset):
-            there.add(event.label)
-    return window.label in there if there else window.label in (None, BACKGROUND)
 
 
 def timeline(listening: Listening, exits: Sequence[str]) -> str:

@@ -185,9 +185,7 @@ def hear(
 ) -> Listening:
     """Listen to a whole file as fast as it can be answered, and compare with the truth where that is known.
 
-    A window counts as right if its answer is the label of an event that fills at least a quarter of it or
-    lies at least half inside it; where there is no such event, if its answer is "background" or "none of
-    these".
+    Which windows count as right is said at `is_right`.
 
     Args:
         model, hop, deadline_ms, policy: as for `listen`.
@@ -218,6 +216,20 @@ def hear(
         labels=tuple(getattr(model.task, "labels", ())),
         **facts,
     )
+
+
+def is_right(window: Heard, truth: Sequence[Event]) -> bool:
+    """Whether a window's answer is right.
+
+    It is, if it is the label of an event that fills at least a quarter of the window or lies at least half
+    inside it; where there is no such event, if it is "background" or "none of these".
+    """
+    there = set()
+    for event in truth:
+        shared = min(window.end, event.offset) - max(window.start, event.onset)
+        if shared >= 0.25 * (window.end - window.start) or shared >= 0.5 * (event.offset - event.onset):
+            there.add(event.label)
+    return window.label in there if there else window.label in (None, BACKGROUND)
 
 
 @dataclass(frozen=True)
@@ -361,25 +373,13 @@ def _segments(windows: Sequence[Heard]) -> Iterator[Segment]:
 def _compared(
     windows: Sequence[Heard], segments: Sequence[Segment], events: Sequence[Event]
 ) -> dict[str, Any]:
-    def there(window: Heard) -> set[str]:
-        found = set()
-        for event in events:
-            shared = min(window.end, event.offset) - max(window.start, event.onset)
-            if shared >= 0.25 * (window.end - window.start) or shared >= 0.5 * (event.offset - event.onset):
-                found.add(event.label)
-        return found
-
-    def is_right(window: Heard) -> bool:
-        labels = there(window)
-        return window.label in labels if labels else window.label in (None, BACKGROUND)
-
     def over(segment: Segment, event: Event) -> bool:
         shared = min(segment.end, event.offset) - max(segment.start, event.onset)
         return segment.label == event.label and shared > 0
 
     alarms = [segment for segment in segments if segment.label not in (None, BACKGROUND)]
     return {
-        "right": float(np.mean([is_right(window) for window in windows])),
+        "right": float(np.mean([is_right(window, events) for window in windows])),
         "found": sum(any(over(segment, event) for segment in segments) for event in events),
         "false_alarms": sum(not any(over(segment, event) for event in events) for segment in alarms),
     }
