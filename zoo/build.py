@@ -141,7 +141,7 @@ def make(entry: Entry, work: Path, *, shelf: Path = FOLDER, given: Mapping[str, 
             None, read_recipe(entry.recipe), train, out=work / f"{entry.name}-trained", progress=bars
         )
         if test is not None:
-            model.card["test"] = sentio.evaluate(model, test, progress=bars).to_dict()
+            model.card["test"] = sentio.evaluate(model, test, progress=bars).for_card()
     if "test" not in model.card:
         sys.exit(f"{entry.name}: {entry.recipe.name} leaves no test part, so its figures cannot be measured")
     model.name = entry.name
