@@ -139,8 +139,6 @@ def _sounds(data: Path | None, out: Path, per_class: int, seed: int) -> Dataset:
                 progress=counter(bars, "render clips"),
             )
     dataset = open_data(data)
-    for note in dataset.notes:
-        print(f"note: {note}")
     print(f"{len(dataset)} clips in {data}, {len(dataset.labels)} classes: {listed(dataset.labels, 12)}")
     return dataset
 
@@ -179,7 +177,7 @@ def _evaluated(model: Model, test: Dataset) -> list[Evaluation]:
             evaluate(model, test, policy=policy, skip_bad=True, progress=bars)
             for policy in (None, Patience(1), Budget(second))
         ]
-    print(printing.policies(found), end="")
+    print(printing.policies(found))
     return found
 
 
@@ -188,7 +186,7 @@ def _street(
 ) -> Listening:
     from sentio.data.simulate.labels import read_labels
     from sentio.data.simulate.rendering import render_street
-    from sentio.serve.listening import hear
+    from sentio.serve.listening import BACKGROUND, hear
     from sentio.training.progress import counter
 
     with Bars() as bars:
@@ -203,6 +201,11 @@ def _street(
     first = min((out / "audio").glob("*.wav"))
     heard = hear(model, first, hop=HOP, deadline_ms=deadline, truth=read_labels(out))
     print(printing.listening(heard))
+    if BACKGROUND not in heard.labels:
+        print(
+            f"note: There is no class {BACKGROUND!r} in the data, so between events the model names "
+            "whatever is nearest. Add a folder of that name with recordings of nothing in particular."
+        )
     return heard
 
 

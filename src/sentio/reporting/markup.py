@@ -8,6 +8,8 @@ from html import escape, unescape
 from typing import Any
 from unicodedata import category, east_asian_width
 
+from sentio.core.tables import short
+
 #: turn the direction of the text around them, also of text that is not theirs
 _DIRECTIONS = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
@@ -140,7 +142,9 @@ def _unfit(character: str) -> bool:
 def _number(value: Any) -> str:
     if value is None:
         return "never"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return short(value) if value >= 1000 else f"{value:.4g}"
+    return str(value)
 
 
 def _untagged(html: str) -> str:

@@ -45,6 +45,9 @@ from sentio.training.run_folder import (
     training_identity,
 )
 
+#: a class of fewer training clips is named in a note
+FEW = 5
+
 
 def train(
     network: MultiExit | Staged | Model | str | Path | None,
@@ -267,6 +270,10 @@ def _circumstances(
         notes.append(
             f"Odd files, used all the same ({len(odd)}): {listed(odd)}; sentio predict says what is odd."
         )
+    counts = np.bincount(dataset.targets[split.train], minlength=len(dataset.labels))
+    few = [f"{label} ({count})" for label, count in zip(dataset.labels, counts, strict=True) if count < FEW]
+    if few:
+        notes.append(f"Few training clips, too few to rely on the answer: {listed(few)}.")
     if not len(validation):
         last = ", early stopping is off" if recipe.early_stopping else ""
         notes.append(
