@@ -128,7 +128,7 @@ def train(
         printing.as_json({"out": str(out), "card": model.card})
         return
     print(printing.training(model.card))
-    print(f"model written to {out}; try: {_evaluation(out, recipe)}")
+    print(f"model written to {out}; try: {_evaluation(out, recipe, skip_bad)}")
 
 
 @app.command(
@@ -381,9 +381,9 @@ app.command(
 app.add_typer(simulate, name="simulate")
 
 
-def _evaluation(out: Path, recipe: Any) -> str:
+def _evaluation(out: Path, recipe: Any, skip_bad: bool) -> str:
     """The command that measures a trained model on what it was not trained on."""
-    words = ["sentio", "evaluate", str(out), str(recipe.data.path)]
+    words = ["sentio", "evaluate", str(out), str(recipe.data.path), *(["--skip-bad"] if skip_bad else [])]
     if recipe.data.split == "all":
         return join(words)
     words += ["--split", str(recipe.data.split)]

@@ -134,7 +134,9 @@ def _compute(
             progress(place + 1, total)
     if bad and (not skip_bad or not inputs):
         named = listed((f"{name} ({reason})" for name, reason in bad), 5)
-        advice = "correct or remove them" if skip_bad else "correct or remove them, or skip bad files"
+        advice = "correct or remove them"
+        if not skip_bad:
+            advice += ", or leave them out with --skip-bad (skip_bad=True)"
         raise InputError(f"{len(bad)} of {total} files of {dataset.root} cannot be used: {named}; {advice}")
     if not inputs:
         raise InputError(f"{dataset.root} has no items to prepare; choose a part of it that has some")
