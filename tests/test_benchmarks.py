@@ -62,3 +62,13 @@ def test_anytime_compares_with_its_peer_or_says_why_not(anytime):
     else:
         assert result["notes"] == ["no peer: earlyon is not installed (pip install --no-deps earlyon fvcore)"]
         assert result["notes"][0] in text
+
+
+def test_street_sounds_measures_the_peers_and_the_shipped_network(tmp_path):
+    found = tmp_path / "street.json"
+    command = [sys.executable, str(BENCHMARKS / "street_sounds.py"), "--train", "12", "--test", "4"]
+    done = subprocess.run([*command, "--json", str(found)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(found.read_text())
+    linear = [value for name, value in figures.items() if name.startswith("logistic regression")]
+    assert len(linear) == 2 and max(linear) < 0.8 < figures["street-sounds, all at final"]
