@@ -29,9 +29,10 @@ venv: $(VENV)/.installed ## make or update .venv
 # PyTorch comes first and alone, so that the build of TORCH_INDEX is there before anything asks for one.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Sentio needs Python 3.11 or newer, this is %d.%d; name another: make test PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Installing into $(VENV); the first time that can take some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(BIN)/python $(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: venv ## show everything once: sounds, training, exits, listening, export, report (3 minutes)

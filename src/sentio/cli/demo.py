@@ -103,6 +103,7 @@ def demo(
         _box(model, out / "box", heard.source)
     with _step(6, "Report"):
         page = _report(out / "report.html", evaluations, heard, dataset, _command(data, seed))
+        print(f"{page}, {page.stat().st_size / 1000:.0f} kB")
     print(f"\nAll of it took {perf_counter() - begun:.0f} s. Next:")
     print(f"  open {page}")
     print(f"  sentio predict {out / 'box'} YOUR.wav --windows")
