@@ -527,6 +527,41 @@ def _(place):
     return found
 
 
+# Listening
+
+
+def _listen(place, *options):
+    return place.sentio("listen", place.artifact, place.data / "low" / "0.wav", *options)
+
+
+@case("A hop of no length")
+def _(place):
+    return _listen(place, "--hop", 0)
+
+
+@case("A deadline of no time")
+def _(place):
+    return _listen(place, "--deadline", 0)
+
+
+@case("A truth that is not there")
+def _(place):
+    return _listen(place, "--truth", place.folder)
+
+
+@case("A truth without times")
+def _(place):
+    (place.folder / "labels.csv").write_text("filename,label\nclip.wav,low\n")
+    return _listen(place, "--truth", place.folder / "labels.csv")
+
+
+@case("An event that ends before it begins")
+def _(place):
+    table = place.folder / "labels.csv"
+    table.write_text("filename,onset,offset,event_label\nclip.wav,2.0,1.5,low\n")
+    return _listen(place, "--truth", table)
+
+
 # The machine
 
 

@@ -361,3 +361,20 @@ def test_the_command_needs_no_pytorch_to_help():
     code = "import sys; sys.modules['torch'] = None; from sentio.cli import main; main(['models'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "tiny-cnn" in done.stdout
+
+
+def test_listen_prints_segments_and_how_quickly(sentio, artifact, tmp_path):
+    street = tmp_path / "street"
+    assert sentio("simulate", "street", "--minutes", 0.1, "--rate", 8000, "--out", street).code == 0
+    wav = street / "audio" / "street_000.wav"
+    plain = sentio("listen", artifact, wav, "--hop", 0.5)
+    assert plain.code == 0
+    assert plain.out.splitlines()[0].split() == ["seconds", "heard", "score", "exit", "ms"]
+    assert "real-time factor" in plain.out and "right:" not in plain.out
+    known = sentio("listen", artifact, wav, "--deadline", 1000, "--truth", street)
+    assert "0 later than 1000 ms" in known.out and "false alarms" in known.out
+    found = json.loads(sentio("listen", artifact, wav, "--truth", street, "--json").out)
+    assert found["windows"][0].keys() >= {"start", "end", "label", "exit", "milliseconds", "in_time"}
+    assert found["truth"] and found["right"] is not None
+    assert sentio("listen", artifact, wav, "--hop", 0).code == 2
+    assert sentio("listen", artifact, tmp_path / "none.wav").code == 3

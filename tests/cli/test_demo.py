@@ -65,7 +65,7 @@ def test_a_missing_package_is_named_before_anything_is_made(tmp_path, monkeypatc
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "onnxscript" else found(name))
     done = sentio("demo", "--out", tmp_path / "demo")
     assert done.code == 5
-    assert "sentio[export]" in done.err
+    assert "sentio[train,export]" in done.err
     assert not (tmp_path / "demo").exists()
 
 

@@ -241,7 +241,12 @@ def test_odd_files_are_used_and_named(few, recipe):
     folder = few(5)
     soundfile.write(folder / "low" / "clipped.wav", np.sign(np.sin(np.arange(2400))), 8000)
     model = train(None, recipe(epochs=1), folder)
-    assert "Odd files, used all the same (1): low/clipped.wav" in model.card["data"]["notes"][-1]
+    assert "Odd files, used all the same (1): low/clipped.wav" in " ".join(model.card["data"]["notes"])
+
+
+def test_a_class_of_few_training_clips_is_named(few, recipe):
+    notes = train(None, recipe(epochs=1), few(4)).card["data"]["notes"]
+    assert any(note.startswith("Few training clips, too few to rely on the answer: ") for note in notes)
 
 
 def test_data_is_needed(recipe):

@@ -113,8 +113,7 @@ def demo(
 def _check_installed() -> None:
     for package in ("torch", "lightning", "tensorboard", "matplotlib", "onnxscript"):
         if find_spec(package) is None:
-            extras = "export" if package == "onnxscript" else "train"
-            raise MissingExtraError(f"{package}, which sentio demo needs,", extras)
+            raise MissingExtraError(f"{package}, which sentio demo needs,", "train,export")
 
 
 @contextmanager

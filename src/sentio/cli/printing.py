@@ -63,19 +63,28 @@ def policies(evaluations: Sequence[Evaluation]) -> str:
 
 def listening(found: Listening) -> str:
     """What was heard, segment by segment beside the truth, and how quickly."""
-    head = f"{'seconds':>13}  {'heard':16} {'score':>5}  {'exit':12} {'ms':>6}"
-    lines = [head if found.truth is None else f"{head}  {'truth':16}"]
+    rows = [("seconds", "heard", "score", "exit", "ms", "truth")]
     for part in found.segments:
-        exits = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in part.exits.items())
-        line = (
-            f"{part.start:6.1f} {part.end:6.1f}  {part.label or 'none of these':16} {part.score:5.2f}  "
-            f"{exits:12} {part.milliseconds:6.1f}"
+        there = [e for e in found.truth or () if e.offset > part.start and e.onset < part.end]
+        rows.append(
+            (
+                f"{part.start:6.1f} {part.end:6.1f}",
+                part.label or "none of these",
+                f"{part.score:.2f}",
+                ", ".join(f"{name} x{count}" if count > 1 else name for name, count in part.exits.items()),
+                f"{part.milliseconds:.1f}",
+                ", ".join(f"{e.label} {e.onset:.1f}-{e.offset:.1f}" for e in there) or "-",
+            )
         )
-        if found.truth is not None:
-            there = [e for e in found.truth if e.offset > part.start and e.onset < part.end]
-            truth = ", ".join(f"{e.label} {e.onset:.1f}-{e.offset:.1f}" for e in there)
-            line = f"{line}  {truth or '-'}"
-        lines.append(line)
+    columns = 5 if found.truth is None else 6
+    widths = [max(len(row[column]) for row in rows) for column in range(columns)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in (0, 2, 4) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join(cells).rstrip())
     slowest = max(window.milliseconds for window in found.windows)
     by = "" if found.deadline_ms is None else f", {found.late} later than {found.deadline_ms:g} ms"
     lines.append(

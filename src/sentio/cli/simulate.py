@@ -127,6 +127,7 @@ def _report(folder: Path, table: str, column: str, as_json: bool) -> None:
     if settings["kind"] == "clips":
         then = ["train", str(folder), "-o", "my-model"]
     else:
-        then = ["listen", "my-model", str(folder / "audio" / "street_000.wav"), "--truth", str(folder)]
+        model = "street-sounds" if settings["samples"] is None else "my-model"
+        then = ["listen", model, str(folder / "audio" / "street_000.wav"), "--truth", str(folder)]
     print(f"sounds ({files}) in {folder / 'audio'}, labels in {folder / table}")
     print(f"try: {join(['sentio', *then])}")
