@@ -33,9 +33,7 @@ class Bars:
     def __call__(self, step: Step) -> None:
         if step.job not in self._jobs:
             self._jobs[step.job] = self._bars.add_task(step.job, total=step.total, figures="")
-        losses = (
-            f"{name} {step.figures[name]:.3g}" for name in ("train_loss", "val_loss") if name in step.figures
-        )
+        losses = (f"{name} {step.figures[name]:.3g}" for name in SHOWN if name in step.figures)
         self._bars.update(
             self._jobs[step.job],  # type: ignore[arg-type]
             completed=step.done,
