@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always; with the exit code.
     """
     # PyTorch's threads wait for each other by spinning. Where another program wants a core as well, training
-    # becomes many times slower for it; spinning for less time bounds that, and costs little on an idle machine.
+    # becomes many times slower for it; spinning for less time bounds that, and costs little on an idle
+    # machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from sentio.cli.app import app
     from sentio.core.errors import SentioError
