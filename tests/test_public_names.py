@@ -49,6 +49,7 @@ PUBLIC = [
     "reset_classifier",
     "save",
     "stage",
+    "stream",
     "train",
 ]
 

@@ -28,6 +28,8 @@ _PUBLIC = {
     "Deadline": "sentio.core.policy",
     "Budget": "sentio.core.policy",
     "ExitCosts": "sentio.core.policy",
+    # streams
+    "stream": "sentio.streaming.conversion",
     # models
     "Model": "sentio.core.model",
     "Label": "sentio.core.prediction",

@@ -32,6 +32,7 @@ NEEDS_TORCH = (
     "sentio.nn.*",
     "sentio.exits.*",
     "sentio.audio.augmentation",
+    "sentio.audio.streaming_frontend",
     "sentio.audio.torch_frontend",
     "sentio.networks.*",
     "sentio.techniques.*",
@@ -43,6 +44,7 @@ NEEDS_TORCH = (
     "sentio.training.run_folder",
     "sentio.training.training",
     "sentio.exporting.*",
+    "sentio.streaming.*",
 )
 
 #: what the extras bring, and references that only tests know

@@ -64,12 +64,16 @@ class TorchLogMel(nn.Module):
             if s.center:
                 clips = F.pad(clips, (s.n_fft // 2, s.n_fft // 2), mode=s.pad_mode)
             frames = clips[:, (s.n_fft - len(self.window)) // 2 :].unfold(-1, len(self.window), s.hop_length)
-            frames = frames[:, : s.frames(samples.shape[-1])]
-            spectrum = torch.fft.rfft(frames * self.window, n=s.n_fft)
-            # abs() has the gradient 0 at 0, where the square root of a power has none.
-            power = spectrum.abs() if s.power == 1 else spectrum.real.square() + spectrum.imag.square()
-            features = self._logarithm(power @ self.filters)
+            features = self.features(frames[:, : s.frames(samples.shape[-1])])
         return features.reshape(*samples.shape[:-1], *features.shape[1:])
+
+    def features(self, frames: Tensor) -> Tensor:
+        """The bands of frames that are cut out already: ``(..., window)`` to ``(..., mel)``."""
+        s = self.settings
+        spectrum = torch.fft.rfft(frames * self.window, n=s.n_fft)
+        # abs() has the gradient 0 at 0, where the square root of a power has none.
+        power = spectrum.abs() if s.power == 1 else spectrum.real.square() + spectrum.imag.square()
+        return self._logarithm(power @ self.filters)
 
     def _logarithm(self, mel: Tensor) -> Tensor:
         s = self.settings

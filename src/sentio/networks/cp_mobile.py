@@ -10,6 +10,9 @@ from sentio.core.registry import register
 from sentio.core.staged import Staged
 from sentio.nn.conv import InvertedResidual, conv_bn_act, round_channels
 from sentio.nn.init import he_init
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain
+from sentio.nn.streaming_pooling import WindowPool
 
 #: Blocks per width, and the (time, frequency) strides of the blocks that have one, counted from 1.
 BLOCKS = (3, 2, 1)
@@ -25,6 +28,11 @@ class ConvHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(x).mean(dim=(2, 3))
+
+
+@streams(ConvHead)
+def _conv_head(head: ConvHead) -> Form:
+    return Chain(head.classify, WindowPool("mean"))
 
 
 @register(

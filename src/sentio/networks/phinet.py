@@ -15,6 +15,8 @@ from sentio.core.staged import Staged
 from sentio.nn.conv import PooledLinear
 from sentio.nn.init import he_init
 from sentio.nn.squeeze_excitation import SqueezeExcitation
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain, Identity, Sum
 
 Downsampling = Literal["stride", "pool"]
 
@@ -100,6 +102,12 @@ class PhiNetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.se(self.depthwise(self.expand(x))))
         return x + y if self.has_shortcut else y
+
+
+@streams(PhiNetBlock)
+def _phinet_block(block: PhiNetBlock) -> Form:
+    main = Chain(block.expand, block.depthwise, block.se, block.project)
+    return Sum(Identity(), main) if block.has_shortcut else main
 
 
 def expansion_factor(t0: float, beta: float, block: int, blocks: int) -> float:

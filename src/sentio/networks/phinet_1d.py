@@ -5,6 +5,7 @@ Behind the bank a map is ``(batch, channel, time, 1)``, so that every exit and h
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -16,6 +17,9 @@ from sentio.core.staged import Staged
 from sentio.nn.conv import PooledLinear
 from sentio.nn.init import he_init
 from sentio.nn.squeeze_excitation import SqueezeExcitation
+from sentio.nn.streaming import Flow, Form, Moment, Plan, streams
+from sentio.nn.streaming_joins import Chain, Concat, Identity, Sum
+from sentio.nn.streaming_windows import Pad
 
 #: Kernels of the bank, and the sample at which each begins to read.
 KERNELS = (32, 64, 128, 256)
@@ -83,6 +87,28 @@ class FilterBank(nn.Module):
         return torch.cat(maps, dim=1).unsqueeze(-1)
 
 
+class StreamedBank(Concat):
+    """The bank on a stream: each kernel begins at its offset, and all wait for the last."""
+
+    def __init__(self, bank: FilterBank) -> None:
+        kernels = zip(bank.convs, OFFSETS, strict=True)
+        super().__init__(*(Chain(Pad((-offset, 0)), conv) for conv, offset in kernels))
+        self.bank = bank
+
+    def plan(self, flow: Flow, plan: Plan) -> Flow:
+        out = super().plan(replace(flow, ndim=3), plan)
+        return replace(out, ndim=4, frames=None if flow.frames is None else self.bank.frames(flow.frames))
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        return super().step(x, moment).unsqueeze(-1)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return super().clip(x).unsqueeze(-1)
+
+
+streams(FilterBank)(StreamedBank)
+
+
 class PhiNetBlock1d(nn.Module):
     """Expand, depthwise 3 in time, project, squeeze and excitation; then the input is added or put beside.
 
@@ -108,6 +134,12 @@ class PhiNetBlock1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.se(self.project(self.depthwise(self.expand(x))))
         return x + y if self.join == "add" else torch.cat((y, x), dim=1)
+
+
+@streams(PhiNetBlock1d)
+def _phinet_block_1d(block: PhiNetBlock1d) -> Form:
+    main = Chain(block.expand, block.depthwise, block.project, block.se)
+    return Sum(Identity(), main) if block.join == "add" else Concat(main, Identity())
 
 
 @register(

@@ -11,6 +11,8 @@ from sentio.core.staged import Staged
 from sentio.nn.init import he_init
 from sentio.nn.normalisation import BandNorm
 from sentio.nn.pooling import MaxMeanHead
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain, Sum
 
 
 class CrossConv(nn.Module):
@@ -46,6 +48,11 @@ class CrossConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(x)
         return self.time(y) + self.frequency(y)
+
+
+@streams(CrossConv)
+def _cross_conv(module: CrossConv) -> Form:
+    return Chain(module.pointwise, Sum(module.time, module.frequency))
 
 
 @register(

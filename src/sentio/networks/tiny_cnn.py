@@ -8,6 +8,8 @@ from sentio.core.registry import register
 from sentio.core.staged import Staged
 from sentio.nn.conv import PooledLinear, conv_bn_act
 from sentio.nn.init import he_init
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain, Identity, Sum
 
 
 class TinyBlock(nn.Module):
@@ -23,6 +25,11 @@ class TinyBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.down(x)
         return self.act(y + self.pointwise(self.depthwise(y)))
+
+
+@streams(TinyBlock)
+def _tiny_block(block: TinyBlock) -> Form:
+    return Chain(block.down, Sum(Identity(), Chain(block.depthwise, block.pointwise)), block.act)
 
 
 @register(

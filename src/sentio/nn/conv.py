@@ -6,6 +6,10 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain, Sum
+from sentio.nn.streaming_pooling import WindowPool
+
 Size = int | tuple[int, int]
 
 
@@ -72,3 +76,14 @@ class PooledLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.mean(dim=(2, 3)))
+
+
+@streams(InvertedResidual)
+def _inverted_residual(block: InvertedResidual) -> Form:
+    main = Chain(block.expand, block.depthwise, block.project)
+    return Chain(main if block.shortcut is None else Sum(main, block.shortcut), block.act)
+
+
+@streams(PooledLinear)
+def _pooled_linear(head: PooledLinear) -> Form:
+    return Chain(WindowPool("mean"), head.fc)

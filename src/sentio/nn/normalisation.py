@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sentio.core.errors import InputError
+from sentio.nn.streaming import Form, PerFrame, streams
 
 
 class BandNorm(nn.Module):
@@ -48,3 +49,11 @@ class ChannelAffine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (x.dim() - 2))
         return x * self.weight.view(shape) + self.bias.view(shape)
+
+
+@streams(BandNorm)
+def _band_norm(module: BandNorm) -> Form:
+    return PerFrame(module, check=lambda flow: None if flow.axis == 2 else "time has to be axis 2", ndim=4)
+
+
+streams(ChannelAffine)(PerFrame)

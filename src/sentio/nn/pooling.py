@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain
+from sentio.nn.streaming_pooling import WindowPool
+
 
 class MaxMeanHead(nn.Module):
     """Mean over frequency, maximum plus mean over time, then two linear layers: to ``(batch, classes)``.
@@ -24,3 +28,9 @@ class MaxMeanHead(nn.Module):
         x = x.mean(dim=3)
         x = x.amax(dim=2) + x.mean(dim=2)
         return self.fc2(self.drop2(self.relu(self.fc1(self.drop1(x)))))
+
+
+@streams(MaxMeanHead)
+def _max_mean_head(head: MaxMeanHead) -> Form:
+    pool = WindowPool("max", "mean", others="mean")
+    return Chain(pool, head.drop1, head.fc1, head.relu, head.drop2, head.fc2)

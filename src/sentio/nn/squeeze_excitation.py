@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sentio.nn.streaming import Form, PerFrame, streams
+from sentio.nn.streaming_layers import Squeeze
+
 
 class SqueezeExcitation(nn.Module):
     """Each channel times a gate between 0 and 1 that is computed from all channels' means.
@@ -36,3 +39,8 @@ class SqueezeExcitation(nn.Module):
         if self.gate is None:
             return 0.5 * x
         return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]
+
+
+@streams(SqueezeExcitation)
+def _squeeze_excitation(module: SqueezeExcitation) -> Form:
+    return PerFrame(module) if module.gate is None else Squeeze(module.gate)

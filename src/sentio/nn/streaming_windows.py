@@ -1,0 +1,310 @@
+"""Convolution, pooling and padding on a stream: each output reads a window of the last inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil, inf
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sentio.nn.streaming import Flow, Form, Moment, Plan, refuses, streams
+
+_CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_AVG: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+class Sliding(Form):
+    """What slides a window over time: output ``t`` reads ``span`` units from ``t * stride - pad`` on.
+
+    The last units that the next outputs need are kept and put in front of each chunk, and the layer itself
+    runs on that without padding in time.
+    """
+
+    span = 1
+    stride = 1
+    pad = 0
+    pad_end = 0
+    ceil_mode = False
+    #: what stands before the stream's start, where the layer pads
+    fill = 0.0
+
+    def settings(self, flow: Flow, plan: Plan) -> None:
+        """Read span, stride and padding off the module, now that the axis of time is known."""
+
+    def run(self, window: Tensor) -> Tensor:
+        """The layer without padding in time."""
+        raise NotImplementedError
+
+    def plan(self, flow: Flow, plan: Plan) -> Flow:
+        if flow.axis is None:
+            return flow
+        self.axis = flow.axis
+        self.settings(flow, plan)
+        # The newest output that a step can give is the last whose window has come whole.
+        delay = max(0, ceil((flow.delay + self.span - self.pad) / self.stride) - 1)
+        kept = delay * self.stride + self.pad - flow.delay
+        self.keep, self.skip = max(0, kept), max(0, -kept)
+        self.delay, self.units = flow.delay, plan.units(flow)
+        self.key = plan.key("window") if self.keep else ""
+        if self.pad:
+            plan.blanks(flow)
+        out_stride = self.out_stride(flow, plan)
+        return replace(
+            flow,
+            frames=self.out_frames(flow.frames, plan),
+            stride=out_stride,
+            delay=delay,
+            before=flow.before + self.pad * flow.stride,
+            after=flow.after + (self.span - 1 - self.pad) * flow.stride,
+            past=flow.past + self.keep * flow.stride,
+        )
+
+    def out_stride(self, flow: Flow, plan: Plan) -> int:
+        return flow.stride * self.stride
+
+    def out_frames(self, frames: int | None, plan: Plan) -> int | None:
+        if frames is None:
+            return None
+        room = frames + self.pad + self.pad_end - self.span
+        count = (ceil(room / self.stride) if self.ceil_mode else room // self.stride) + 1
+        if count < 1:
+            raise plan.refusal(f"a clip of its window has {frames} units here, fewer than it reads; widen it")
+        return count
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        axis, units = self.axis, x.shape[self.axis]
+        if self.pad:
+            x = moment.blank(x, axis, self.units, self.delay, self.fill)
+        window = moment.window(self.key, x, axis, self.keep, self.fill)
+        wanted = (units // self.stride - 1) * self.stride + self.span
+        if self.skip or window.shape[axis] != wanted:
+            window = window.narrow(axis, self.skip, wanted)
+        return self.run(window)
+
+    def clip(self, x: Tensor) -> Tensor:
+        if self.pad:
+            pads = [0] * (2 * (x.ndim - 1 - self.axis)) + [self.pad, 0]
+            x = F.pad(x, pads, value=self.fill)
+        return self.run(x)
+
+
+@streams(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def _conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Form:
+    return Conv(module)
+
+
+class Conv(Sliding):
+    """A convolution, its weights in place.
+
+    Where a step gives one output, the taps in time are channels more: a convolution of one dimension less.
+    """
+
+    def __init__(self, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        self.module = module
+        self.dims = len(module.kernel_size)
+
+    def plan(self, flow: Flow, plan: Plan) -> Flow:
+        dim = _dimension(flow, plan, self.dims)
+        m = self.module
+        if m.padding_mode != "zeros" and isinstance(m.padding, tuple) and any(m.padding):
+            raise plan.refusal(
+                f"padding_mode {m.padding_mode!r} needs units that have not come yet; train with 'zeros'"
+            )
+        if m.kernel_size[dim] == 1 and m.stride[dim] == 1 and not _padding(m, dim)[0]:
+            self.per_frame = True
+            return replace(flow, ndim=self.dims + 2)
+        self.per_frame = False
+        return super().plan(replace(flow, ndim=self.dims + 2), plan)
+
+    def settings(self, flow: Flow, plan: Plan) -> None:
+        m, dim = self.module, self.axis - 2
+        self.dim = dim
+        self.dilation = m.dilation[dim]
+        self.span = self.dilation * (m.kernel_size[dim] - 1) + 1
+        self.stride = m.stride[dim]
+        self.pad, self.pad_end = _padding(m, dim)
+        pads = [_padding(m, d) for d in range(self.dims)]
+        pads[dim] = (0, 0)
+        self.even = all(start == end for start, end in pads)
+        self.padding = tuple(start for start, _ in pads)
+        self.pads = [side for pair in reversed(pads) for side in pair]
+        rest = [d for d in range(self.dims) if d != dim]
+        self.rest = {
+            "stride": tuple(m.stride[d] for d in rest),
+            "padding": tuple(self.padding[d] for d in rest),
+            "dilation": tuple(m.dilation[d] for d in rest),
+        }
+        self.pointwise = dim == 0 and all(
+            m.kernel_size[d] == 1 and m.stride[d] == 1 and pads[d] == (0, 0) for d in rest
+        )
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        return self.module(x) if self.per_frame else super().step(x, moment)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.module(x) if self.per_frame else super().clip(x)
+
+    def run(self, window: Tensor) -> Tensor:
+        m = self.module
+        if window.shape[self.axis] == self.span and self.dim == 0 and self.even:
+            return self._one(window)
+        if not self.even:
+            window, padding = F.pad(window, self.pads), (0,) * self.dims
+        else:
+            padding = self.padding
+        return _CONV[self.dims](window, m.weight, m.bias, m.stride, padding, m.dilation, m.groups)
+
+    def _one(self, window: Tensor) -> Tensor:
+        """The one output of a window of ``span`` units."""
+        m = self.module
+        if self.dilation > 1:
+            window = window[:, :, :: self.dilation]
+        if self.pointwise and m.groups == m.in_channels == m.out_channels:
+            taps = m.weight.squeeze(1)
+            y = (window * taps).sum(2, keepdim=True)
+            return y if m.bias is None else y + m.bias.view(-1, *[1] * self.dims)
+        taps, weight = window.flatten(1, 2), m.weight.flatten(1, 2)
+        if self.dims > 1:
+            y = _CONV[self.dims - 1](taps, weight, m.bias, groups=m.groups, **self.rest)
+        elif m.groups == 1:
+            y = F.linear(taps, weight, m.bias)
+        else:
+            y = F.conv1d(taps.unsqueeze(2), weight.unsqueeze(2), m.bias, groups=m.groups).squeeze(2)
+        return y.unsqueeze(2)
+
+
+class Pool(Sliding):
+    """An average or maximum over small windows, as in ``nn.AvgPool2d`` and ``nn.MaxPool2d``."""
+
+    def __init__(self, module: Any, dims: int, maximum: bool) -> None:
+        self.module, self.dims, self.maximum = module, dims, maximum
+
+    def plan(self, flow: Flow, plan: Plan) -> Flow:
+        _dimension(flow, plan, self.dims)
+        return super().plan(replace(flow, ndim=self.dims + 2), plan)
+
+    def settings(self, flow: Flow, plan: Plan) -> None:
+        m, dim = self.module, self.axis - 2
+        kernel, padding = _tuple(m.kernel_size, self.dims), _tuple(m.padding, self.dims)
+        dilation = _tuple(m.dilation, self.dims) if self.maximum else (1,) * self.dims
+        self.span = dilation[dim] * (kernel[dim] - 1) + 1
+        self.stride = _tuple(m.stride, self.dims)[dim]
+        self.pad = self.pad_end = padding[dim]
+        self.ceil_mode = m.ceil_mode
+        if self.maximum:
+            self.fill = -inf if self.pad else 0.0
+            if m.return_indices:
+                raise plan.refusal("return_indices counts from the start of the clip")
+        elif self.pad and not m.count_include_pad and m.divisor_override is None:
+            raise plan.refusal(
+                "count_include_pad=False divides its first outputs by less; use count_include_pad=True"
+            )
+        self.padding = tuple(0 if d == dim else p for d, p in enumerate(padding))
+
+    def run(self, window: Tensor) -> Tensor:
+        m = self.module
+        if self.maximum:
+            return _MAX[self.dims](window, m.kernel_size, m.stride, self.padding, m.dilation, m.ceil_mode)
+        if self.dims == 1:
+            return F.avg_pool1d(window, m.kernel_size, m.stride, self.padding, False, m.count_include_pad)
+        return _AVG[self.dims](
+            window,
+            m.kernel_size,
+            m.stride,
+            self.padding,
+            m.ceil_mode,
+            m.count_include_pad,
+            m.divisor_override,
+        )
+
+
+class Pad(Sliding):
+    """Constant padding, as ``F.pad`` takes it; a negative number at the start skips the stream's first units.
+
+    Args:
+        padding: (start, end) of the last axis, then of the one before it, and so on.
+        value: what is put there.
+    """
+
+    def __init__(self, padding: Sequence[int], value: float = 0.0) -> None:
+        self.padding, self.fill = tuple(padding), value
+
+    def settings(self, flow: Flow, plan: Plan) -> None:
+        if flow.ndim is None:
+            raise plan.refusal("it counts axes from the last; pass an example=")
+        pads = list(self.padding)
+        place = 2 * (flow.ndim - 1 - self.axis)
+        if place < len(pads):
+            self.pad, self.pad_end = pads[place : place + 2]
+            pads[place : place + 2] = [0, 0]
+        self.pads = pads
+
+    def run(self, window: Tensor) -> Tensor:
+        return F.pad(window, self.pads, value=self.fill) if any(self.pads) else window
+
+
+for _dims, _average, _maximum in (
+    (1, nn.AvgPool1d, nn.MaxPool1d),
+    (2, nn.AvgPool2d, nn.MaxPool2d),
+    (3, nn.AvgPool3d, nn.MaxPool3d),
+):
+    streams(_average)(lambda module, dims=_dims: Pool(module, dims, False))
+    streams(_maximum)(lambda module, dims=_dims: Pool(module, dims, True))
+streams(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)(lambda module: Pad(module.padding))
+streams(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)(
+    lambda module: Pad(module.padding, float(module.value))
+)
+
+refuses(
+    "it fills its padding from units that have not come yet; use zeros",
+    nn.ReflectionPad1d,
+    nn.ReflectionPad2d,
+    nn.ReflectionPad3d,
+    nn.CircularPad1d,
+    nn.CircularPad2d,
+    nn.CircularPad3d,
+    nn.ReplicationPad1d,
+    nn.ReplicationPad2d,
+    nn.ReplicationPad3d,
+)
+refuses(
+    "it gives more units than it takes, and a step gives one",
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Upsample,
+    nn.UpsamplingNearest2d,
+    nn.UpsamplingBilinear2d,
+    nn.PixelShuffle,
+    nn.Fold,
+    nn.Unfold,
+)
+
+
+def _dimension(flow: Flow, plan: Plan, dims: int) -> int:
+    """Which of a layer's ``dims`` dimensions is time."""
+    if flow.ndim not in (None, dims + 2):
+        raise plan.refusal(f"it takes {dims + 2} axes, and here are {flow.ndim}")
+    if flow.axis is None or not 2 <= flow.axis < dims + 2:
+        raise plan.refusal(f"time is axis {flow.axis}, over which it does not slide")
+    return flow.axis - 2
+
+
+def _padding(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, dim: int) -> tuple[int, int]:
+    """Zeros before and after, on one dimension."""
+    if module.padding == "valid":
+        return 0, 0
+    if module.padding == "same":  # an even span has one zero more at the end
+        total = module.dilation[dim] * (module.kernel_size[dim] - 1)
+        return total // 2, total - total // 2
+    side: Any = module.padding[dim]
+    return side, side
+
+
+def _tuple(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    sides = (value,) * dims if isinstance(value, int) else tuple(value)
+    return sides * dims if len(sides) == 1 else sides

@@ -1,0 +1,1 @@
+"""Networks that were trained on clips, one step at a time: conversion, batches of streams, exits in time."""
