@@ -12,6 +12,9 @@ from sentio.core.errors import ConfigError
 from sentio.core.registry import register
 from sentio.exits.head import Shape, check_options
 from sentio.nn.init import he_init
+from sentio.nn.streaming import Form, PerFrame, streams
+from sentio.nn.streaming_joins import Chain
+from sentio.nn.streaming_pooling import WindowPool
 
 
 class PooledLinearExit(nn.Module):
@@ -35,6 +38,12 @@ class PooledLinearExit(nn.Module):
             (x.mean(dim=axes) if axes else x).flatten(1) for x, axes in zip(tensors, self.axes, strict=True)
         ]
         return self.head(pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1))
+
+
+@streams(PooledLinearExit)
+def _pooled_linear(exit: PooledLinearExit) -> Form:
+    others = "mean" if len(exit.axes[0]) > 1 else None
+    return Chain(WindowPool("mean", others=others), PerFrame(lambda x: x.flatten(1)), exit.head)
 
 
 def pooled_axes(shape: Shape, over: str) -> tuple[int, ...]:

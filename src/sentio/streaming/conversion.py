@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from math import lcm
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,14 +14,14 @@ import sentio.nn.streaming_pooling
 import sentio.nn.window_attention  # noqa: F401  (they say how their layers run in time)
 from sentio.core.anytime import MAIN
 from sentio.core.counting import Count, count
-from sentio.core.errors import ConfigError, InputError, UnknownNameError
+from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State, streams
 from sentio.nn.streaming_joins import Chain, Delay, Planned
 from sentio.nn.streaming_pooling import OverWindow
-
-#: what a state calls the number of steps taken
-STEPS = "steps"
+from sentio.streaming.exits_in_time import CatchUp, exit_stream, first_chunk, fitting_hop
+from sentio.streaming.state import STEPS, as_chunk, is_warm, steps_taken
 
 
 class Stepped(NamedTuple):
@@ -47,12 +46,14 @@ def stream(
     window: int | None = None,
     squeeze: Literal["frame"] | None = None,
     over_window: Collection[str] = (),
+    catch_up: CatchUp = "exact",
     example: Tensor | None = None,
-) -> Stream:
+) -> Any:
     """A network that was trained on clips as one that takes a few units of time at a step, with its weights.
 
     Args:
-        net: a `Staged` network, or a ``nn.Sequential`` or single layer of known layers; put in eval mode.
+        net: a `Staged` or `MultiExit` network, or a ``nn.Sequential`` or single layer of known layers; put in
+            eval mode.
         axis: of time in the input, the batch being 0.
         hop: units of a step, a multiple of the network's total stride; the total stride if None.
         window: units that a pooling over the whole clip, or whatever else reads a whole clip, looks back
@@ -61,7 +62,12 @@ def stream(
             clip, which gives other answers.
         over_window: modules, by name, that are run anew at each step on the last window of their input:
             exact for what mixes a whole clip, at its full cost.
+        catch_up: with exits, what becomes of the steps that left early: ``exact`` computes what they skipped
+            once a later step goes on, ``hold`` never does.
         example: an input, for a network that does not know its input's shape.
+
+    Returns:
+        A `Stream`, or an `ExitStream` of a network with exits.
 
     Raises:
         ConfigError: a layer cannot run on a stream exactly, which is named with the reason; or an option
@@ -80,7 +86,11 @@ def stream(
         window = shape[axis - 1]
     flow = Flow(axis=axis, ndim=None if shape is None else len(shape) + 1, frames=window)
     chosen = dict.fromkeys(over_window, OverWindow)
-    hop = _hop(net, flow, hop, squeeze, chosen)
+    if isinstance(net, MultiExit):
+        return exit_stream(net, flow, hop, catch_up, shape, squeeze=squeeze, chosen=chosen)
+    plan = Plan(net, 1, squeeze=squeeze, chosen=chosen)
+    plan.run(net, flow)
+    hop = fitting_hop(hop, plan)
     plan = Plan(net, hop, squeeze=squeeze, chosen=chosen)
     form, out = _aligned(net, flow, plan)
     ndim = flow.ndim or plan.ndim
@@ -96,26 +106,12 @@ def _shape(net: nn.Module, example: Tensor | None) -> tuple[int, ...] | None:
     """Of the input, without the batch."""
     if example is not None:
         return tuple(example.shape[1:])
-    shapes = getattr(net, "input_shapes", None)
+    shapes = getattr(net.backbone if isinstance(net, MultiExit) else net, "input_shapes", None)
     if not shapes:
         return None
     if set(shapes) != {MAIN}:
         raise ConfigError(f"A stream has one input, and this network takes {', '.join(shapes)}")
     return tuple(shapes[MAIN])
-
-
-def _hop(net: nn.Module, flow: Flow, hop: int | None, squeeze: Any, chosen: Any) -> int:
-    """The hop: what was asked for if it fits, or the total stride."""
-    plan = Plan(net, 1, squeeze=squeeze, chosen=chosen)
-    plan.run(net, flow)
-    total = lcm(*plan.strides)
-    if hop is None:
-        return total
-    if hop < 1 or hop % total:
-        raise ConfigError(
-            f"A step of {hop} units does not fit a network of stride {total}; use a multiple of it"
-        )
-    return hop
 
 
 def _aligned(net: nn.Module, flow: Flow, plan: Plan) -> tuple[Form, Flow]:
@@ -189,11 +185,12 @@ class Stream(nn.Module):
         """
         if self.training:
             raise ConfigError("A stream steps in eval mode; call eval() first, and clip() to train")
-        x = self._chunk(x)
-        steps, warm = age(state, x, self.layout.plan.settled)
-        moment = Moment(state, steps, warm)
+        layout = self.layout
+        x = as_chunk(x, layout.hop, layout.axis, layout.ndim)
+        steps = x.new_zeros(len(x), dtype=torch.int64) if state is None else steps_taken(state, x)
+        moment = Moment(state, steps, is_warm(steps, layout.plan.settled))
         with torch.no_grad():
-            output = self.layout.form.step(x, moment)
+            output = layout.form.step(x, moment)
         moment.new[STEPS] = steps + 1
         return Stepped(output, steps >= self.warm_up, moment.new)
 
@@ -209,17 +206,11 @@ class Stream(nn.Module):
         Raises:
             ConfigError: the size is not known.
         """
-        if like is None and self.layout.shape is None:
-            raise ConfigError(
-                "The size of the stream's input is not known here; pass like=, one of its inputs"
-            )
-        sizes = list(like.shape) if like is not None else [1, *self.layout.shape]  # type: ignore[misc]
-        sizes[0], sizes[self.layout.axis] = batch, self.hop
-        given = next(self.net.parameters(), torch.empty(0)) if like is None else like
-        x = given.new_zeros(sizes)
-        moment = Moment(None, torch.zeros(batch, dtype=torch.int64, device=x.device), False)
+        layout = self.layout
+        x = first_chunk(self.net, batch, like, layout.shape, layout.axis, layout.hop)
+        moment = Moment(None, x.new_zeros(len(x), dtype=torch.int64), False)
         with torch.no_grad():
-            self.layout.form.step(x, moment)
+            layout.form.step(x, moment)
         return {**moment.start, STEPS: moment.steps}
 
     def clip(self, x: Tensor) -> Tensor:
@@ -243,44 +234,12 @@ class Stream(nn.Module):
     def macs(self, *, batch: int = 1, rule: str = "macs") -> Count:
         """The arithmetic of one step of one stream, layer by layer (see `sentio.core.counting`)."""
         state = self.start(batch)
-        shape = [batch, *self.layout.shape]  # type: ignore[misc]
-        shape[self.layout.axis] = self.hop
-        x = next(self.net.parameters(), torch.empty(0)).new_zeros(shape)
+        layout = self.layout
+        x = first_chunk(self.net, batch, None, layout.shape, layout.axis, layout.hop)
         return count(_Bound(self, state), x, rule=rule)
 
     def extra_repr(self) -> str:
         return f"hop={self.hop}, delay={self.delay}, warm_up={self.warm_up}"
-
-    def _chunk(self, x: Tensor) -> Tensor:
-        axis, ndim = self.layout.axis, self.layout.ndim
-        if self.hop == 1 and x.ndim == ndim - 1:
-            x = x.unsqueeze(axis)
-        if x.ndim != ndim or x.shape[axis] != self.hop:
-            raise InputError(
-                f"A step takes {self.hop} units on axis {axis} of {ndim}, got shape {tuple(x.shape)}"
-            )
-        return x
-
-
-def age(state: State | None, x: Tensor, settled: int) -> tuple[Tensor, bool]:
-    """Steps taken by each stream, and whether none is so young that something has to be blanked.
-
-    Raises:
-        InputError: the state is not of as many streams as ``x``, or not a state.
-    """
-    if state is None:
-        steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return steps, settled == 0
-    if STEPS not in state:
-        raise InputError("The state has no 'steps'; pass what the last step gave, or None to begin")
-    steps = state[STEPS]
-    if len(steps) != len(x):
-        raise InputError(
-            f"The state is of {len(steps)} streams and the input of {len(x)}; give as many of both"
-        )
-    if settled == 0 or torch.compiler.is_exporting() or steps.device.type != "cpu":
-        return steps, settled == 0  # elsewhere asking would wait for the device
-    return steps, int(steps.min()) >= settled
 
 
 class Layout(NamedTuple):
