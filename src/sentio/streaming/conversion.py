@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from sentio.core.staged import Staged
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State, streams
 from sentio.nn.streaming_joins import Chain, Delay, Planned
 from sentio.nn.streaming_pooling import OverWindow
-from sentio.streaming.exits_in_time import CatchUp, exit_stream, first_chunk, fitting_hop
+from sentio.streaming.exits_in_time import CatchUp, ExitStream, exit_stream, first_chunk, fitting_hop
 from sentio.streaming.state import STEPS, as_chunk, is_warm, steps_taken
 
 
@@ -48,7 +48,7 @@ def stream(
     over_window: Collection[str] = (),
     catch_up: CatchUp = "exact",
     example: Tensor | None = None,
-) -> Any:
+) -> Stream | ExitStream:
     """A network that was trained on clips as one that takes a few units of time at a step, with its weights.
 
     Args:
@@ -146,6 +146,16 @@ class Stream(nn.Module):
     def hop(self) -> int:
         """Input units that a step takes."""
         return self.layout.hop
+
+    @property
+    def axis(self) -> int:
+        """Of time in the input, the batch being 0."""
+        return self.layout.axis
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the input."""
+        return self.layout.ndim
 
     @property
     def stride(self) -> int:

@@ -36,10 +36,11 @@ class Answered(NamedTuple):
     """What a step with exits gives.
 
     Args:
-        output: each stream's answer, from the exit where it left, ``(batch, ...)``.
-        valid: which streams have an answer; one that is warming up goes to the last exit and has none.
+        output: each stream's answer, ``(batch, ...)``.
+        valid: which streams have an answer. A stream whose later exits are still warming up is answered by
+            the last exit that is not.
         state: for the next step.
-        exit: the index of the exit each stream left at, ``(batch,)``, into ``ExitStream.exit_names``.
+        exit: the index of the exit that answered each stream, ``(batch,)``, into ``ExitStream.exit_names``.
         macs: of this step for each stream, what was caught up included, ``(batch,)``.
         caught_up: steps of the past that each stream had to compute on its way, over all parts, ``(batch,)``.
     """
@@ -158,8 +159,8 @@ class ExitStream(nn.Module):
                     leave = torch.full_like(here, index + 1 == len(self.parts))
                 if output is None:
                     output = answer.new_zeros((len(x), *answer.shape[1:]))
-                gone = rows[leave]
-                output[gone], exits[gone], valid[gone] = answer[leave], index, here[leave]
+                told = rows[here]  # a stream that goes on and finds no answer there keeps this one
+                output[told], exits[told], valid[told] = answer[here], index, True
                 rows = rows[~leave]
                 if not len(rows):
                     break
