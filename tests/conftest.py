@@ -188,3 +188,26 @@ def tamper() -> Callable[..., None]:
         file.write_text(json.dumps(values))
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def on_stream() -> Callable[..., Any]:
+    """Steps a stream through a clip: its valid outputs, one after the other as the clip has them.
+
+    All rows of the batch begin together, so they become valid together.
+    """
+    torch = pytest.importorskip("torch")
+
+    def run(stream: Any, x: Any, state: Any = None) -> Any:
+        outputs = []
+        for chunk in x.split(stream.hop, stream.axis):
+            if chunk.shape[stream.axis] < stream.hop:
+                break
+            output, valid, state = stream.step(chunk, state)
+            assert len(set(valid.tolist())) == 1
+            if valid.all():
+                outputs.append(output)
+        axis = stream.layout.out.axis
+        return torch.stack(outputs, 1) if axis is None else torch.cat(outputs, axis)
+
+    return run

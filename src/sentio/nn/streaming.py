@@ -35,7 +35,9 @@ class Flow:
         ndim: number of axes, the batch's included; None where nothing has said so yet.
         frames: units of it that a clip of the network's window has; None if no window is known.
         stride: input units from one unit to the next.
-        delay: units of the first step's chunk that lie before the stream's start.
+        delay: units of the first step's chunk that lie before the stream's start. Below zero behind padding,
+            where the first units are never given: they are ``lead``.
+        lead: what stands in units that are never given.
         before, after: input units that unit 0 depends on, before and after input unit 0.
         past: input units before a step's chunk on which the step's output depends; infinite if recurrent.
     """
@@ -45,6 +47,7 @@ class Flow:
     frames: int | None = None
     stride: int = 1
     delay: int = 0
+    lead: float = 0.0
     before: int = 0
     after: int = 0
     past: float = 0
@@ -55,6 +58,9 @@ class Form:
 
     A form holds no state of its own; what it keeps from step to step it reads from and writes to the moment.
     """
+
+    #: whether it can do without the first units of a flow whose delay is below zero
+    takes_lead = False
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         """Work out delays and buffers for an input like ``flow``; what the output is like.
@@ -124,7 +130,7 @@ class Moment:
 
     def blank(self, x: Tensor, axis: int, units: int, delay: int, fill: float = 0.0) -> Tensor:
         """``x`` with ``fill`` for what lies before a stream's start."""
-        if self.warm or not delay:
+        if self.warm or delay <= 0:
             return x
         count = x.shape[axis]
         shape = [1] * x.ndim
@@ -164,7 +170,12 @@ class Plan:
         """The planned form of a module or form, and what it gives for ``flow``."""
         with self._at(item):
             form = item if isinstance(item, Form) else self._find(item, flow)
-            out = form.plan(flow, self)
+            if flow.delay < 0 and not form.takes_lead:
+                lead = Delay(-flow.delay, flow.lead)
+                out = form.plan(lead.plan(flow, self), self)
+                form = Planned(lead, form)
+            else:
+                out = form.plan(flow, self)
         self.strides.add(out.stride)
         self.ndim = self.ndim or flow.ndim or out.ndim
         return form, out
@@ -218,6 +229,46 @@ class Plan:
             "nothing says how it runs in time; declare it with @streams (sentio.nn.streaming), or name it in "
             "over_window= to run it anew at each step on the last window of its input"
         )
+
+
+class Delay(Form):
+    """The input ``units`` later, and ``lead`` until then."""
+
+    def __init__(self, units: int, lead: float = 0.0) -> None:
+        self.units, self.lead = units, lead
+
+    takes_lead = True
+
+    def plan(self, flow: Flow, plan: Plan) -> Flow:
+        if flow.axis is None:
+            raise plan.refusal("a branch behind a pooling over time cannot be delayed; pool behind the join")
+        self.axis = flow.axis
+        self.key = plan.key("delay")
+        return replace(flow, delay=flow.delay + self.units, past=flow.past + self.units * flow.stride)
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        window = moment.window(self.key, x, self.axis, self.units, self.lead)
+        return window.narrow(self.axis, 0, x.shape[self.axis])
+
+    def clip(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Planned(Form):
+    """Forms that are planned already, one after the other."""
+
+    def __init__(self, *forms: Form) -> None:
+        self.forms = forms
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        for form in self.forms:
+            x = form.step(x, moment)
+        return x
+
+    def clip(self, x: Tensor) -> Tensor:
+        for form in self.forms:
+            x = form.clip(x)
+        return x
 
 
 #: class of a module -> its form

@@ -15,12 +15,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from sentio.nn.streaming import Flow, Form, Item, Moment, Plan, streams
+from sentio.nn.streaming import Delay, Flow, Form, Item, Moment, Plan, Planned, streams
 
 
 class Identity(Form):
     """The input as it came: the shortcut of a residual."""
 
+    takes_lead = True
+
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         return flow
 
@@ -31,50 +33,22 @@ class Identity(Form):
         return x
 
 
-class Chain(Form):
+class Chain(Planned):
     """Modules and forms one after the other."""
+
+    takes_lead = True
 
     def __init__(self, *items: Item) -> None:
         self.items = items
-        self.forms: list[Form] = []
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        self.forms = []
+        forms = []
         for item in self.items:
             form, flow = plan.run(item, flow)
             if not isinstance(form, Identity):
-                self.forms.append(form)
+                forms.append(form)
+        self.forms = tuple(forms)
         return flow
-
-    def step(self, x: Tensor, moment: Moment) -> Tensor:
-        for form in self.forms:
-            x = form.step(x, moment)
-        return x
-
-    def clip(self, x: Tensor) -> Tensor:
-        for form in self.forms:
-            x = form.clip(x)
-        return x
-
-
-class Delay(Form):
-    """The input ``units`` later."""
-
-    def __init__(self, units: int) -> None:
-        self.units = units
-
-    def plan(self, flow: Flow, plan: Plan) -> Flow:
-        if flow.axis is None:
-            raise plan.refusal("a branch behind a pooling over time cannot be delayed; pool behind the join")
-        self.axis = flow.axis
-        self.key = plan.key("delay")
-        return replace(flow, delay=flow.delay + self.units, past=flow.past + self.units * flow.stride)
-
-    def step(self, x: Tensor, moment: Moment) -> Tensor:
-        return moment.window(self.key, x, self.axis, self.units).narrow(self.axis, 0, x.shape[self.axis])
-
-    def clip(self, x: Tensor) -> Tensor:
-        return x
 
 
 class Join(Form):
@@ -127,16 +101,6 @@ class Join(Form):
             shared = min(y.shape[self.axis] for y in outputs)
             outputs = [y.narrow(self.axis, 0, shared) for y in outputs]
         return self.combine(outputs)
-
-
-class Planned(Form):
-    """Forms that are planned already, one after the other."""
-
-    def __init__(self, *forms: Form) -> None:
-        self.forms = forms
-
-    step = Chain.step  # type: ignore[assignment]
-    clip = Chain.clip  # type: ignore[assignment]
 
 
 class Sum(Join):

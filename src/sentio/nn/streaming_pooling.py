@@ -27,7 +27,7 @@ class OverClip(Sliding):
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         out = super().plan(flow, plan)
-        return Flow(None, out.ndim, 1, plan.hop, out.delay, out.before, out.after, out.past)
+        return replace(out, axis=None, frames=1)
 
     def settings(self, flow: Flow, plan: Plan) -> None:
         if flow.frames is None:

@@ -24,6 +24,9 @@ class Sliding(Form):
     runs on that without padding in time.
     """
 
+    takes_lead = True
+    #: whether its first outputs need not be given, since they are all the same
+    gives_lead = False
     span = 1
     stride = 1
     pad = 0
@@ -44,12 +47,16 @@ class Sliding(Form):
             return flow
         self.axis = flow.axis
         self.settings(flow, plan)
+        if flow.delay < 0 and self.pad and flow.lead != self.fill:
+            raise plan.refusal(f"it pads with {self.fill:g} what was padded with {flow.lead:g} before")
         # The newest output that a step can give is the last whose window has come whole.
-        delay = max(0, ceil((flow.delay + self.span - self.pad) / self.stride) - 1)
+        delay = ceil((flow.delay + self.span - self.pad) / self.stride) - 1
+        delay = delay if self.gives_lead else max(0, delay)
         kept = delay * self.stride + self.pad - flow.delay
         self.keep, self.skip = max(0, kept), max(0, -kept)
         self.delay, self.units = flow.delay, plan.units(flow)
         self.key = plan.key("window") if self.keep else ""
+        self.begin = flow.lead if flow.delay < 0 else self.fill
         if self.pad:
             plan.blanks(flow)
         out_stride = self.out_stride(flow, plan)
@@ -58,6 +65,7 @@ class Sliding(Form):
             frames=self.out_frames(flow.frames, plan),
             stride=out_stride,
             delay=delay,
+            lead=self.fill,
             before=flow.before + self.pad * flow.stride,
             after=flow.after + (self.span - 1 - self.pad) * flow.stride,
             past=flow.past + self.keep * flow.stride,
@@ -79,7 +87,7 @@ class Sliding(Form):
         axis, units = self.axis, x.shape[self.axis]
         if self.pad:
             x = moment.blank(x, axis, self.units, self.delay, self.fill)
-        window = moment.window(self.key, x, axis, self.keep, self.fill)
+        window = moment.window(self.key, x, axis, self.keep, self.begin)
         wanted = (units // self.stride - 1) * self.stride + self.span
         if self.skip or window.shape[axis] != wanted:
             window = window.narrow(axis, self.skip, wanted)
@@ -199,7 +207,7 @@ class Pool(Sliding):
             self.fill = -inf if self.pad else 0.0
             if m.return_indices:
                 raise plan.refusal("return_indices counts from the start of the clip")
-        elif self.pad and not m.count_include_pad and m.divisor_override is None:
+        elif self.pad and not m.count_include_pad and getattr(m, "divisor_override", None) is None:
             raise plan.refusal(
                 "count_include_pad=False divides its first outputs by less; use count_include_pad=True"
             )
@@ -229,6 +237,8 @@ class Pad(Sliding):
         padding: (start, end) of the last axis, then of the one before it, and so on.
         value: what is put there.
     """
+
+    gives_lead = True
 
     def __init__(self, padding: Sequence[int], value: float = 0.0) -> None:
         self.padding, self.fill = tuple(padding), value

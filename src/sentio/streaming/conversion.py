@@ -17,8 +17,8 @@ from sentio.core.counting import Count, count
 from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
-from sentio.nn.streaming import Flow, Form, Moment, Plan, State, streams
-from sentio.nn.streaming_joins import Chain, Delay, Planned
+from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
+from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.exits_in_time import CatchUp, ExitStream, exit_stream, first_chunk, fitting_hop
 from sentio.streaming.state import STEPS, as_chunk, is_warm, steps_taken
@@ -117,11 +117,10 @@ def _shape(net: nn.Module, example: Tensor | None) -> tuple[int, ...] | None:
 def _aligned(net: nn.Module, flow: Flow, plan: Plan) -> tuple[Form, Flow]:
     """The planned network, delayed so that the first valid step holds the first output as its first unit."""
     form, out = plan.run(net, flow)
-    units = 1 if out.axis is None else plan.units(out)
-    lag = -out.delay % units
+    lag = -out.delay if out.delay < 0 else -out.delay % (1 if out.axis is None else plan.units(out))
     if not lag:
         return form, out
-    delayed, out = plan.run(Delay(lag), out)
+    delayed, out = plan.run(Delay(lag, out.lead), out)
     return Planned(form, delayed), out
 
 
