@@ -201,7 +201,7 @@ def fake_export(key, stage, inputs, packed):
 
 def test_without_an_input_shape_or_the_exporter(small, tmp_path, monkeypatch):
     model = small.model()
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr("sentio.core.onnx_exporter.find_spec", lambda name: None)
     with pytest.raises(
         MissingExtraError, match=r"The ONNX exporter is not installed here; .*sentio\[export\]"
     ):

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import re
 import tempfile
-import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +14,14 @@ from torch import Tensor, nn
 
 from sentio.core.anytime import Boundary
 from sentio.core.artifact import check_target
-from sentio.core.errors import ConfigError, MissingExtraError
+from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
+from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, quiet, reason
 from sentio.core.staged import as_boundary, as_value, evaluating
 from sentio.core.torch_artifact import known_shapes, save
 
-OPSET = 18
 #: largest accepted difference of a class probability to PyTorch
 TOLERANCE = 1e-3
 
@@ -87,8 +82,7 @@ def export_graphs(
     Returns:
         facts by ``stage:NAME`` and ``exit:NAME``, and file contents by name.
     """
-    if find_spec("onnxscript") is None:  # PyTorch's exporter needs it, and says so less clearly
-        raise MissingExtraError("The ONNX exporter", "export")
+    check_exporter()
     generator = torch.Generator().manual_seed(0)
     boundary: Boundary = {
         name: torch.randn(2, *shape, generator=generator) for name, shape in input_shapes.items()
@@ -141,10 +135,8 @@ class _Flat(nn.Module):
 
 def _to_onnx(key: str, module: nn.Module, inputs: Boundary, packed: bool) -> tuple[bytes, Boundary]:
     """One module as ONNX, and what it gives for these inputs."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
     try:
-        with _quiet():
+        with quiet():
             outputs = as_boundary(module(as_value(inputs)) if packed else module(*inputs.values()))
             program = torch.onnx.export(
                 _Flat(module, list(inputs), list(outputs), packed).eval(),
@@ -156,43 +148,15 @@ def _to_onnx(key: str, module: nn.Module, inputs: Boundary, packed: bool) -> tup
                 opset_version=OPSET,
                 verbose=False,
             )
-            # Node metadata quotes source lines and the paths of this machine.
-            ClearMetadataAndDocStringPass()(program.model)
+            clear_traces(program)
     except Exception as error:  # the exporter wraps whatever the network raised in types of its own
         what, name = key.split(":", 1)
         raise ConfigError(
-            f"{what.capitalize()} {name!r} cannot be exported to ONNX: {_reason(error)}"
+            f"{what.capitalize()} {name!r} cannot be exported to ONNX: {reason(error)}"
         ) from error
     buffer = io.BytesIO()
     program.save(buffer, external_data=False)
     return buffer.getvalue(), outputs
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost error, in plain text."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0][:300]
-    return text or type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter reports progress and advice to users of its own interface; none of it is for ours."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        silent = io.StringIO()
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(silent),
-            contextlib.redirect_stderr(silent),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _difference(model: Model, exported: Model, shapes: dict[str, tuple[int, ...]]) -> float:
