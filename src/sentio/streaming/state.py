@@ -21,14 +21,13 @@ def save_state(path: str | Path, state: State) -> None:
     Raises:
         InputError: it cannot be written there.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
-    except OSError as error:
-        raise InputError(
-            f"The state cannot be written to {str(path)!r}: {error.strerror or error}"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The state cannot be written to {str(path)!r}: {error}") from error
 
 
 def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> dict[str, Tensor]:
