@@ -15,6 +15,7 @@ import pytest
 
 from sentio.cli.app import app
 from sentio.cli.bars import Bars
+from sentio.core.model import Model
 from sentio.training.progress import Progress, main_process
 
 MAIN = "from sentio.cli import main; main()"
@@ -27,6 +28,7 @@ def test_train_evaluate_predict_and_export(sentio, tones, recipe, tmp_path):
     assert found.code == 0
     assert "calibrated on 6 validation samples:" in found.out
     assert "test (random, seed 0, 6 files): accuracy " in found.out
+    assert "note: Accuracies on so few files say little: validation 6, test 6." in found.out
     assert f"try: sentio evaluate {out} {tones} --split 0" in found.out
 
     found = sentio("evaluate", out, tones, "--split", 0)
@@ -126,6 +128,24 @@ def test_predict_goes_on_after_a_bad_file_and_leaves_with_its_code(sentio, artif
     assert found.code == 3
     rows = json.loads(found.out)
     assert ("error" in rows[0], "label" in rows[1]) == (True, True)
+
+
+def test_predict_does_not_tell_what_starting_takes(sentio, artifact, tones, monkeypatch):
+    """A window of noise goes first: what is loaded at first use is no recording's time."""
+    given = []
+    answer = Model.predict
+
+    def recorded(model, source, **options):
+        given.append(source)
+        return answer(model, source, **options)
+
+    monkeypatch.setattr(Model, "predict", recorded)
+    first, second = sorted((tones / "low").glob("*.wav"))[:2]
+    found = sentio("predict", artifact, first, second)
+    assert found.code == 0 and len(found.out.splitlines()) == 2
+    (noise, rate), *files = given
+    assert noise.std() > 0 and rate == 8000
+    assert files == [first, second]
 
 
 def test_predict_windows_and_labels_of_interest(sentio, artifact, tones, tmp_path):

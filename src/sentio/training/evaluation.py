@@ -268,5 +268,5 @@ def _check_labels(given: Any, known: tuple[str, ...], where: str) -> None:
     if unknown:
         raise InputError(
             f"{where} holds labels the model does not know: {', '.join(unknown[:5])}; "
-            f"it knows {', '.join(known)}"
+            f"it knows {', '.join(known)}; rename those, or fine-tune it on them: sentio train --from"
         )
