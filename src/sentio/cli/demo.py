@@ -126,7 +126,8 @@ def demo(
 
 def _program() -> str:
     """What to type for Sentio here: after ``make demo`` it is not on the path."""
-    return "sentio" if which("sentio") or not Path(sys.argv[0]).is_file() else sys.argv[0]
+    called = Path(sys.argv[0])
+    return str(called) if called.stem == "sentio" and called.is_file() and not which("sentio") else "sentio"
 
 
 def _check_installed() -> None:
