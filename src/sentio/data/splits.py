@@ -118,7 +118,7 @@ def hold_out(
 def _leave_one_group_out(dataset: Dataset, word: str, step: int, seed: int) -> list[Split]:
     """Each group tested once, the group ``step`` places on validating."""
     groups = [item.group for item in dataset.items]
-    names = sorted({group for group in groups if group is not None}, key=_natural)
+    names = sorted({group for group in groups if group is not None}, key=natural)
     if None in groups or len(names) < 2:
         raise InputError(
             f"{dataset.root} has {len(names)} {word}{'' if len(names) == 1 else 's'} and cross-validation "
@@ -177,7 +177,7 @@ def _published(dataset: Dataset, name: str, seed: int) -> Split:
 def _units(dataset: Dataset) -> NDArray[np.intp]:
     """What is held out whole, numbered by name: a group, or a clip that has none, ``(len(dataset),)``."""
     names = [item.name if item.group is None else f"group {item.group}" for item in dataset.items]
-    order = {name: place for place, name in enumerate(sorted(set(names), key=_natural))}
+    order = {name: place for place, name in enumerate(sorted(set(names), key=natural))}
     return np.array([order[name] for name in names], dtype=np.intp)
 
 
@@ -215,6 +215,6 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def _natural(name: str) -> tuple[bool, int, str]:
+def natural(name: str) -> tuple[bool, int, str]:
     """Sorts fold 10 behind fold 9."""
     return (False, int(name), name) if name.isdecimal() else (True, 0, name)
