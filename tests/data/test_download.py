@@ -30,7 +30,7 @@ BODY = np.random.default_rng(0).bytes(300_000)
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[SimpleNamespace]:
-    """``server.files`` is what it has; ``server.asked`` the ranges asked for; ``server.mood`` how it answers."""
+    """``server.files`` is what it has; ``asked`` the ranges asked for; ``mood`` how it answers."""
     state = SimpleNamespace(files={}, asked=[], mood="good", cut=0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,7 +91,9 @@ def remote(server, body: bytes = BODY, kind: str = "md5", **changes) -> RemoteFi
 def test_a_file_comes_whole_and_verified(server, tmp_path, kind, mood, size):
     server.mood = mood
     told = []
-    fetch(remote(server, kind=kind, size=size), tmp_path / "file.bin", progress=lambda *step: told.append(step))
+    fetch(
+        remote(server, kind=kind, size=size), tmp_path / "file.bin", progress=lambda *step: told.append(step)
+    )
     assert (tmp_path / "file.bin").read_bytes() == BODY
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
     assert told[-1] == ("verify", len(BODY), len(BODY)) and {job for job, *_ in told} == {"fetch", "verify"}
@@ -100,7 +102,9 @@ def test_a_file_comes_whole_and_verified(server, tmp_path, kind, mood, size):
 def test_it_goes_on_where_it_stopped(server, tmp_path):
     file = remote(server)
     server.mood, server.cut = "cut", 100_000
-    with pytest.raises(InputError, match=r"file.bin stopped after 200000 of 300000 bytes; the same command goes"):
+    with pytest.raises(
+        InputError, match=r"file.bin stopped after 200000 of 300000 bytes; the same command goes"
+    ):
         fetch(file, tmp_path / "file.bin")
     assert (tmp_path / "file.bin.part").stat().st_size == 200_000 and not (tmp_path / "file.bin").exists()
     server.mood = "good"
@@ -137,7 +141,7 @@ def test_a_whole_part_is_only_verified(server, tmp_path):
 
 def test_a_part_of_another_file_is_removed(server, tmp_path):
     (tmp_path / "file.bin.part").write_bytes(BODY + b"more")
-    with pytest.raises(InputError, match="first 300004 bytes of file.bin do not belong .* begins anew"):
+    with pytest.raises(InputError, match=r"first 300004 bytes of file.bin do not belong .* begins anew"):
         fetch(remote(server, size=None), tmp_path / "file.bin")
     fetch(remote(server, size=None), tmp_path / "file.bin")
     (tmp_path / "file.bin").unlink()
@@ -150,7 +154,9 @@ def test_a_part_of_another_file_is_removed(server, tmp_path):
 def test_an_altered_file_is_not_kept(server, tmp_path):
     file = remote(server)
     server.files["/file.bin"] = BODY[:-1] + bytes([BODY[-1] ^ 1])
-    with pytest.raises(InputError, match=r"has md5 \w{32} where \w{32} is published, and is removed") as raised:
+    with pytest.raises(
+        InputError, match=r"has md5 \w{32} where \w{32} is published, and is removed"
+    ) as raised:
         fetch(file, tmp_path / "file.bin")
     assert list(tmp_path.iterdir()) == [] and "\n" not in str(raised.value)
     fetch(file, tmp_path / "file.bin", verify=False)
@@ -158,7 +164,9 @@ def test_an_altered_file_is_not_kept(server, tmp_path):
 
 
 def test_another_size_is_refused_before_it_comes(server, tmp_path):
-    with pytest.raises(InputError, match="has 300000 bytes where 299999 are published, so it is another file"):
+    with pytest.raises(
+        InputError, match="has 300000 bytes where 299999 are published, so it is another file"
+    ):
         fetch(remote(server, size=299_999), tmp_path / "file.bin")
     assert list(tmp_path.iterdir()) == []
 
@@ -185,14 +193,14 @@ def test_nobody_answers(server, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pytest.raises(InputError, match="cannot be reached .*Connection refused.*; check the network"):
+    with pytest.raises(InputError, match=r"cannot be reached .*Connection refused.*; check the network"):
         fetch(remote(server, url=f"http://127.0.0.1:{port}/file.bin"), tmp_path / "file.bin")
 
 
 def test_only_https_also_after_a_redirect(server, tmp_path, monkeypatch):
     file = remote(server)
     server.mood, server.elsewhere = "moved", "ftp://127.0.0.1/file.bin"
-    with pytest.raises(ConfigError, match="ftp://127.0.0.1/file.bin is not http, so what comes from there"):
+    with pytest.raises(ConfigError, match=r"ftp://127.0.0.1/file.bin is not http, so what comes from there"):
         fetch(file, tmp_path / "file.bin")
     monkeypatch.setattr(fetching, "SCHEMES", ("https",))
     with pytest.raises(ConfigError, match="is not https"):
@@ -202,7 +210,7 @@ def test_only_https_also_after_a_redirect(server, tmp_path, monkeypatch):
 
 def test_without_a_known_checksum_it_refuses(server, tmp_path):
     file = remote(server, checksum=None)
-    with pytest.raises(ConfigError, match="checksum unknown: none is published for file.bin.*--no-verify"):
+    with pytest.raises(ConfigError, match=r"checksum unknown: none is published for file.bin.*--no-verify"):
         fetch(file, tmp_path / "file.bin")
     assert server.asked == []
     fetch(file, tmp_path / "file.bin", verify=False)
@@ -212,7 +220,7 @@ def test_without_a_known_checksum_it_refuses(server, tmp_path):
 
 def test_no_room(server, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match="file.bin needs 0.00 GiB more and .* free; make room"):
+    with pytest.raises(InputError, match=r"file.bin needs 0.00 GiB more and .* free; make room"):
         fetch(remote(server), tmp_path / "file.bin")
     assert list(tmp_path.iterdir()) == []
 
@@ -225,14 +233,14 @@ def test_the_disk_fills_up(server, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "open", lambda self, mode: Full())
-    with pytest.raises(InputError, match="The disk is full while writing .*file.bin.part; make room, then"):
+    with pytest.raises(InputError, match=r"The disk is full while writing .*file.bin.part; make room, then"):
         fetch(file, tmp_path / "file.bin")
 
 
 def test_it_stops_when_asked_and_keeps_what_came(server, tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "BLOCK", 50_000)
     answers = iter([False, False, True])
-    with pytest.raises(CancelledError, match="Fetching file.bin was stopped on request"):
+    with pytest.raises(CancelledError, match=r"Fetching file.bin was stopped on request"):
         fetch(remote(server), tmp_path / "file.bin", cancel=lambda: next(answers))
     assert (tmp_path / "file.bin.part").stat().st_size == 100_000
 
@@ -290,7 +298,7 @@ def test_a_data_set_is_fetched_unpacked_and_opened(pets, server, tmp_path):
 def test_a_download_goes_on_after_the_archive_that_failed(pets, server, tmp_path):
     good = server.files["/two.tar.gz"]
     server.files["/two.tar.gz"] = good[:-1] + b"x"
-    with pytest.raises(InputError, match="two.tar.gz has sha256"):
+    with pytest.raises(InputError, match=r"two.tar.gz has sha256"):
         download("pets", tmp_path)
     assert list(json.loads((tmp_path / RECORD).read_text())) == ["one.zip"]
     server.files["/two.tar.gz"] = good
@@ -317,7 +325,7 @@ def test_archives_that_could_do_harm(tmp_path, kind):
     target = tmp_path / "out"
     for name in ("../evil", "/evil", "a/../../evil", "C:/evil"):
         (tmp_path / "a").write_bytes(packed({name: b"x"}, kind))
-        with pytest.raises(InputError, match="which leads outside it; it is not unpacked"):
+        with pytest.raises(InputError, match="which leads outside it; not unpacked"):
             unpack_into(tmp_path / "a", target)
     assert not target.exists() and not (tmp_path / "evil").exists()
 
@@ -341,7 +349,9 @@ def test_damaged_archives(tmp_path, kind):
     body = packed({"a.bin": BODY}, kind)
     middle = len(body) // 2
     # A zip knows the checksum of each file, a tar only that it ends too soon.
-    (tmp_path / "a").write_bytes(body[:middle] + (bytes(100) + body[middle + 100 :] if kind == "zip" else b""))
+    (tmp_path / "a").write_bytes(
+        body[:middle] + (bytes(100) + body[middle + 100 :] if kind == "zip" else b"")
+    )
     with pytest.raises(InputError, match=r"a is damaged \(.*\); remove it and download it again"):
         unpack_into(tmp_path / "a", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -357,7 +367,7 @@ def test_a_full_disk_while_unpacking(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(downloading.shutil, "copyfileobj", full)
-    with pytest.raises(InputError, match="The disk is full while writing .*a.bin; make room"):
+    with pytest.raises(InputError, match=r"The disk is full while writing .*a.bin; make room"):
         unpack_into(tmp_path / "a", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -365,7 +375,7 @@ def test_a_full_disk_while_unpacking(tmp_path, monkeypatch):
 def test_more_than_allowed(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(packed({"a.bin": BODY}, "tar"))
     monkeypatch.setattr(downloading, "MAX_BYTES", 1000)
-    with pytest.raises(InputError, match="would unpack to more than 0 GiB"):
+    with pytest.raises(InputError, match="unpacks to more than 0 GiB"):
         unpack_into(tmp_path / "a", tmp_path / "out")
 
 

@@ -130,7 +130,9 @@ def test_silence_lives_as_long_as_the_data(spoken):
     dataset = open_data(spoken, protocol="commands")
     part = dataset.subset([len(dataset) - 1])
     source = part.items[0].source
-    assert source.stat().st_mtime == pytest.approx((spoken / "_background_noise_/white_noise.wav").stat().st_mtime, abs=5)
+    assert source.stat().st_mtime == pytest.approx(
+        (spoken / "_background_noise_/white_noise.wav").stat().st_mtime, abs=5
+    )
     del dataset
     assert source.is_file()
     del part
@@ -141,7 +143,9 @@ def test_silence_lives_as_long_as_the_data(spoken):
 @pytest.mark.parametrize("protocol, size", [("words", 13 * 14), ("commands", None)])
 def test_in_a_zip(spoken, tmp_path, zipped, prefix, protocol, size):
     dataset = open_data(zipped(spoken, tmp_path / "s.zip", prefix), protocol=protocol)
-    assert dataset.protocol == protocol and len(dataset) == (size or len(open_data(spoken, protocol="commands")))
+    assert dataset.protocol == protocol and len(dataset) == (
+        size or len(open_data(spoken, protocol="commands"))
+    )
     assert all(item.source.is_file() for item in dataset.items)
 
 
@@ -150,7 +154,7 @@ def test_a_list_that_differs_from_the_hash_is_followed_with_a_note(spoken):
     moved, rest = path.read_text().split("\n", 1)
     path.write_text(rest)
     dataset = open_data(spoken)
-    assert dataset.notes == ("Files in another part than their speaker's hash says (1); the lists are followed.",)
+    assert dataset.notes == ("Files in another part than their speaker's hash says (1); the lists count.",)
     assert next(item for item in dataset.items if item.name == moved).details["part"] == "train"
 
 
@@ -184,7 +188,9 @@ def test_altered_lists(spoken, line, message):
 def test_what_the_twelve_classes_need(spoken, clip):
     for file in (spoken / "_background_noise_").glob("[wr]*.wav"):
         file.unlink()
-    with pytest.raises(InputError, match="holds no recording of 10 s or more, which protocol 'commands' cuts"):
+    with pytest.raises(
+        InputError, match="holds no recording of 10 s or more, which protocol 'commands' cuts"
+    ):
         open_data(spoken, protocol="commands")
     for file in (spoken / "stop").iterdir():
         file.rename(spoken / "bed" / f"stop{file.name}")

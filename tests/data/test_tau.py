@@ -78,7 +78,9 @@ def tau(tmp_path, clip) -> Path:
         for recording, device in ((40, "a"), (41, "s1"))
         for chunk in range(3)
     ]
-    test = [f"audio/{scene}-paris-90-7-0-{device}.wav" for scene in ("bus", "street_traffic") for device in "ab"]
+    test = [
+        f"audio/{scene}-paris-90-7-0-{device}.wav" for scene in ("bus", "street_traffic") for device in "ab"
+    ]
     for name in [*train, *test]:
         clip(tmp_path / "tau" / name)
     return write_tables(tmp_path / "tau", train, test, ["audio/bus-paris-91-8-0-a.wav"])
@@ -172,7 +174,9 @@ def test_a_list_is_missing(tau, name):
 
 def test_a_recording_is_missing(tau):
     (tau / "audio" / "bus-lisbon-10-40-1-a.wav").unlink()
-    with pytest.raises(InputError, match=r"line 3 names 'audio/bus-lisbon-10-40-1-a.wav', which is not there"):
+    with pytest.raises(
+        InputError, match=r"line 3 names 'audio/bus-lisbon-10-40-1-a.wav', which is not there"
+    ):
         open_data(tau)
 
 
@@ -180,12 +184,22 @@ def test_a_recording_is_missing(tau):
     "table, old, new, message",
     [
         ("meta.csv", "a.wav\tbus\tlisbon-10\t", "a.wav\ttram\tlisbon-10\t", "and meta.csv calls it 'tram'"),
-        ("meta.csv", "lisbon-10\t", "lisbon-11\t", "has scene 'bus' and identifier 'lisbon-11', which the file"),
+        (
+            "meta.csv",
+            "lisbon-10\t",
+            "lisbon-11\t",
+            "has scene 'bus' and identifier 'lisbon-11', which the file",
+        ),
         ("meta.csv", "lisbon-10\t", "lisbon-1\t", "identifier 'lisbon-1', which the file name"),
         ("fold1_train.csv", "40-1-a", "40-0-a", "on lines 2 and 3; keep one"),
         ("fold1_train.csv", "40-1-a", "40-9-a", "line 3 names .* which meta.csv does not have"),
         ("fold1_train.csv", "0-a.wav\tbus", "0-a.wav\ttram", "calls .* 'tram' and meta.csv calls it 'bus'"),
-        ("fold1_test.csv", "audio/bus-paris-90-7-0-a.wav\n", "", "lists different clips in fold1_evaluate.csv and"),
+        (
+            "fold1_test.csv",
+            "audio/bus-paris-90-7-0-a.wav\n",
+            "",
+            "lists different clips in fold1_evaluate.csv and",
+        ),
         ("fold1_train.csv", "bus-lisbon-10-40-0-a", "bus-paris-90-7-0-a", "for training and for the test"),
     ],
 )

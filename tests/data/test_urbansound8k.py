@@ -25,7 +25,9 @@ def urban(tmp_path, clip) -> Path:
             for piece in range(2):
                 name = f"{recording}-{number}-0-{piece}.wav"
                 clip(folder / "audio" / f"fold{fold}" / name)
-                lines.append(f"{name},{recording},{piece / 2},{4 + piece / 2},1,{fold},{number},{CLASSES[number]}")
+                lines.append(
+                    f"{name},{recording},{piece / 2},{4 + piece / 2},1,{fold},{number},{CLASSES[number]}"
+                )
     (folder / "metadata").mkdir()
     (folder / "metadata" / "UrbanSound8K.csv").write_text("\n".join(lines) + "\n")
     (folder / "UrbanSound8K_README.txt").write_text("x")
@@ -58,7 +60,9 @@ def test_the_fold_before_validates_and_all_ten_are_tested(urban):
         assert set(groups[split.test]) == {fold}
         assert set(groups[split.validation]) == {10 if fold == 1 else fold - 1}
         assert len(split.train) == 8 * 4 and split.notes == ()
-        recordings = [{dataset.items[i].details["recording"] for i in part} for part in (split.train, split.test)]
+        recordings = [
+            {dataset.items[i].details["recording"] for i in part} for part in (split.train, split.test)
+        ]
         assert not recordings[0] & recordings[1]
 
 
@@ -95,7 +99,7 @@ def test_an_altered_table(urban, old, new, message):
 
 def test_a_missing_file_and_another_protocol(urban):
     (urban / "audio" / "fold4" / "3004-3-0-0.wav").unlink()
-    with pytest.raises(InputError, match="names 'fold4/3004-3-0-0.wav', which is not in 'audio/'"):
+    with pytest.raises(InputError, match=r"names 'fold4/3004-3-0-0.wav', which is not in 'audio/'"):
         open_data(urban)
     with pytest.raises(ConfigError, match="no protocol 'random'; choose one of: urbansound8k"):
         open_data(urban, protocol="random")

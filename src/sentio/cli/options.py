@@ -31,8 +31,8 @@ Protocol = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="How the data is divided: folds, esc10, speaker, index, random, urbansound8k, official, words or "
-        "commands; which, depends on the data.",
+        help="How the data is divided: folds, esc10, speaker, index, random, urbansound8k, official, words, "
+        "commands; which there are depends on the data.",
     ),
 ]
 Cache = Annotated[

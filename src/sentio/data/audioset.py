@@ -54,9 +54,9 @@ def read_audioset(
     """The clips of the manifests that are there and carry exactly one of the chosen classes.
 
     A file holds the clip, not the whole video, anywhere below the folder, and is named by the id: ``ID``,
-    ``YID``, ``ID_START``, ``ID_START_END``, times in seconds or milliseconds. ``details``: ``positive_labels``
-    (all codes of the clip), ``labels`` (the same by name), ``start_seconds``, ``end_seconds``, ``part`` and
-    ``recording`` (the id). The group is the id.
+    ``YID``, ``ID_START``, ``ID_START_END``, times in seconds or milliseconds. The group is the id.
+    ``details``: ``positive_labels`` (all codes of the clip), ``labels`` (the same by name),
+    ``start_seconds``, ``end_seconds``, ``part`` and ``recording`` (the id).
 
     Args:
         folder: ``class_labels_indices.csv`` with the manifests beside it.
@@ -87,8 +87,8 @@ def read_audioset(
             items.append(_item(segment, source, folder, names, marks[0]))
     if not items:
         raise InputError(
-            f"{shown} holds no file of a clip with exactly one of the chosen classes (missing files: {absent}, "
-            f"clips with several of the classes: {several}); name files after their id, e.g. ID.wav"
+            f"{shown} holds no file of a clip with exactly one of the chosen classes (missing files: "
+            f"{absent}, clips with several of the classes: {several}); name files after their id, e.g. ID.wav"
         )
     present = {item.details["part"] for item in items}
     protocols = ("official", "random") if {"train", "test"} <= present else ("random",)
@@ -143,8 +143,8 @@ def _classes(folder: Path, shown: Path) -> dict[str, str]:
         mark, name = cells["mid"], cells["display_name"]
         if not mark or not name or mark in found or name in found.values():
             raise InputError(
-                f"{shown / CLASSES} line {line} has the class {mark!r}, {name!r}, which is empty or there twice; "
-                "take the table from the data set again"
+                f"{shown / CLASSES} line {line} has the class {mark!r}, {name!r}, which is empty or there "
+                "twice; take the table from the data set again"
             )
         found[mark] = name
     return found

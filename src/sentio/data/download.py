@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import tarfile
@@ -51,8 +50,8 @@ def download(
 
     Raises:
         UnknownNameError: there is no such data set here.
-        ConfigError, InputError, CancelledError: as `sentio.data.fetching.fetch`; also if an archive is damaged,
-            holds a link or a path that leads outside, or does not fit on the disk.
+        ConfigError, InputError, CancelledError: as `sentio.data.fetching.fetch`; also if an archive is
+            damaged, holds a link or a path that leads outside, or does not fit on the disk.
     """
     found = public_set(name)
     place = Path(folder).expanduser()
@@ -96,8 +95,8 @@ def unpack_into(archive: Path, folder: Path, *, cancel: Callable[[], bool] | Non
         How many files the archive holds.
 
     Raises:
-        InputError: it is damaged, holds a link or a path that leads outside, more than 50 GiB, or does not fit
-            on the disk.
+        InputError: it is damaged, holds a link or a path that leads outside, more than 50 GiB, or does not
+            fit on the disk.
         CancelledError: ``cancel`` said so.
     """
     count = total = 0
@@ -107,12 +106,12 @@ def unpack_into(archive: Path, folder: Path, *, cancel: Callable[[], bool] | Non
                 raise CancelledError(f"Unpacking {archive} was stopped on request; the same command goes on")
             path = relative_path(name)
             if path is None:
-                raise InputError(f"{archive} holds the path {name!r}, which leads outside it; it is not unpacked")
+                raise InputError(f"{archive} holds the path {name!r}, which leads outside it; not unpacked")
             if is_link:
-                raise InputError(f"{archive} holds the link {name!r}; it is not unpacked further")
+                raise InputError(f"{archive} holds the link {name!r}; not unpacked")
             total += size
             if total > MAX_BYTES:
-                raise InputError(f"{archive} would unpack to more than {MAX_BYTES >> 30} GiB; unpack it by hand")
+                raise InputError(f"{archive} unpacks to more than {MAX_BYTES >> 30} GiB; unpack it by hand")
             count += 1
             target = folder.joinpath(*path.parts)
             if not (target.is_file() and target.stat().st_size == size):
@@ -148,7 +147,7 @@ def _extract(read: Callable[[], IO[bytes] | None], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, part.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
-        os.replace(part, target)
+        part.replace(target)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError):
         part.unlink(missing_ok=True)
         raise
@@ -181,6 +180,6 @@ def _write_record(folder: Path, done: dict[str, str]) -> None:
     part = folder / f"{RECORD}.part"
     try:
         part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-        os.replace(part, folder / RECORD)
+        part.replace(folder / RECORD)
     except OSError as error:
         raise cannot_write(folder / RECORD, error) from error

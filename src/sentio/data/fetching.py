@@ -1,4 +1,4 @@
-"""Fetches one file over https: goes on where an earlier try stopped, and keeps nothing that is not as published.
+"""Fetches one file over https: goes on where an earlier try stopped, keeps nothing but what is published.
 
 While it comes a file is called ``NAME.part``; it gets its name when its size and checksum are right.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage
@@ -62,7 +61,7 @@ def fetch(
     part = target.with_name(f"{target.name}.part")
     if target.exists():
         # Left by a run that ended before unpacking; it is judged anew.
-        os.replace(target, part)
+        target.replace(part)
     size = remote.size if verify else None
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have > size:
@@ -72,7 +71,7 @@ def fetch(
         _transfer(remote, part, have, size, progress, cancel)
     if verify:
         _verify(remote, part, progress, cancel)
-    os.replace(part, target)
+    part.replace(target)
 
 
 def _transfer(
@@ -118,9 +117,7 @@ def _transfer(
             f"{remote.url} cannot be reached ({_reason(error.reason)}); check the network, then {AGAIN}"
         ) from error
     except (HTTPException, ConnectionError, TimeoutError) as error:
-        raise InputError(
-            f"{remote.name} stopped after {done} bytes ({_reason(error)}); {AGAIN}"
-        ) from error
+        raise InputError(f"{remote.name} stopped after {done} bytes ({_reason(error)}); {AGAIN}") from error
     if total is not None and done < total:
         raise InputError(f"{remote.name} stopped after {done} of {total} bytes; {AGAIN}")
 

@@ -51,7 +51,7 @@ def open_data(
         UnknownNameError: the data has no such label.
     """
     if labels is not None and len(set(labels)) < 2:
-        raise ConfigError(f"A classifier needs at least two labels to keep, got {', '.join(labels) or 'none'}")
+        raise ConfigError(f"A classifier needs at least two labels, got {', '.join(labels) or 'none'}")
     shown = Path(path)
     location = shown.expanduser().absolute()
     try:

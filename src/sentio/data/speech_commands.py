@@ -40,8 +40,8 @@ HASHES = 2**27 - 1
 def official_part(name: str, validation: float = 10.0, testing: float = 10.0) -> str:
     """The part that the data set's authors give a file: ``train``, ``validation`` or ``test``.
 
-    It follows from the SHA-1 of the speaker, the file name up to ``_nohash_``, so all that a speaker says is in
-    one part and files may be added without moving others.
+    It follows from the SHA-1 of the speaker, the file name up to ``_nohash_``: all that a speaker says is in
+    one part, and files may be added without moving others.
 
     Args:
         name: a file name, with or without folders.
@@ -68,9 +68,9 @@ def read_speech_commands(folder: Path, shown: Path, protocol: str | None = None)
     Args:
         folder: the data set.
         shown: what messages call it.
-        protocol: ``words``, every word a class; or ``commands``, the ten commands, ``_unknown_`` (other words)
-            and ``_silence_`` (seconds cut from ``_background_noise_``), of each of the two a tenth as many
-            clips in every part as there are of the ten commands together. Which, does not depend on the machine.
+        protocol: ``words``, every word a class; or ``commands``, the ten commands, ``_unknown_`` (other
+            words) and ``_silence_`` (seconds cut from ``_background_noise_``), of each of the two a tenth as
+            many clips in every part as there are of the ten commands together, the same on every machine.
 
     Raises:
         InputError: a list is missing, a file that a list names is, or one is listed twice; for ``commands``
@@ -100,7 +100,7 @@ def read_speech_commands(folder: Path, shown: Path, protocol: str | None = None)
     moved = sum(item.details["part"] != official_part(item.name) for item in items)
     notes = []
     if moved:
-        notes.append(f"Files in another part than their speaker's hash says ({moved}); the lists are followed.")
+        notes.append(f"Files in another part than their speaker's hash says ({moved}); the lists count.")
     if chosen == "words":
         return make_dataset(shown, items, protocols=protocols, protocol=chosen, notes=notes)
     commands, found = _commands(items, shown)

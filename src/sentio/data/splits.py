@@ -163,8 +163,8 @@ def _published(dataset: Dataset, name: str, seed: int) -> Split:
     test, validation = part == "test", part == "validation"
     if not (part == "train").any():
         raise InputError(
-            f"{dataset.root} holds no clip of the data set's own training part; add its files, or keep classes "
-            "that have some"
+            f"{dataset.root} holds no clip of the data set's own training part; add its files, or keep "
+            "classes that have some"
         )
     if not validation.any():
         rest = np.flatnonzero(~test)

@@ -184,7 +184,6 @@ def find_files(
         line, text = lost[0]
         more = f" ({len(lost)} lines name missing files)" if len(lost) > 1 else ""
         raise InputError(
-            f"{shown} line {line} names {text!r}, which is {absent}{more}; "
-            "add the file or delete the line"
+            f"{shown} line {line} names {text!r}, which is {absent}{more}; add the file or delete the line"
         )
     return paths

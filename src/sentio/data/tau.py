@@ -31,9 +31,10 @@ def is_tau(folder: Path) -> bool:
 def read_tau(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
     """The clips of the published training and test parts, with device and city.
 
-    The group is the place (city and number, as ``identifier`` has it), so that what is held out for validation shares no
-    place, and no recording, with what is trained on. ``details``: ``device`` (a, b, c, s1 to s6), ``source``,
-    ``city``, ``recording`` (the place again: what a recipe's validation share keeps whole) and ``part``.
+    The group is the place (city and number, as ``identifier`` has it), so that what is held out for
+    validation shares no place, and no recording, with what is trained on. ``details``: ``device`` (a, b, c,
+    s1 to s6), ``source``, ``city``, ``recording`` (the place again: what a recipe's validation share keeps
+    whole) and ``part``.
 
     Args:
         folder: the data set, with ``meta.csv``, ``evaluation_setup/`` and ``audio/``.
@@ -63,8 +64,8 @@ def read_tau(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
         place = "-".join(middle[:2])
         if len(middle) < 3 or scene != cells["scene_label"] or not f"{identifier}-".startswith(f"{place}-"):
             raise InputError(
-                f"{table} line {line} has scene {cells['scene_label']!r} and identifier {identifier!r}, which "
-                f"the file name {name!r} contradicts; take the table from the data set's own archive again"
+                f"{table} line {line} has scene {cells['scene_label']!r} and identifier {identifier!r}, "
+                f"which the file name {name!r} contradicts; take the table from the data set's own archive again"
             )
         details = {
             "device": device,

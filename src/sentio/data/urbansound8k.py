@@ -40,8 +40,8 @@ def is_urbansound8k(folder: Path) -> bool:
 def read_urbansound8k(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
     """The clips of ``audio/fold1`` to ``audio/fold10`` with what ``metadata/UrbanSound8K.csv`` says.
 
-    The group is the fold; ``details["recording"]`` is the recording at Freesound (``fsID``), beside ``start``,
-    ``end`` and ``salience``.
+    The group is the fold; ``details["recording"]`` is the recording at Freesound (``fsID``), beside
+    ``start``, ``end`` and ``salience``.
 
     Args:
         folder: the data set.

@@ -273,7 +273,9 @@ def _values(dataset: Dataset, by: str) -> list[str]:
     grouped = any(item.group is not None for item in dataset.items)
     if by not in columns and not (by == "group" and grouped):
         known = [*sorted(columns), *(["group"] if grouped else [])]
-        raise ConfigError(f"{dataset.root} has no column {by!r} to go by; it has: {', '.join(known) or 'none'}")
+        raise ConfigError(
+            f"{dataset.root} has no column {by!r} to go by; it has: {', '.join(known) or 'none'}"
+        )
     if by in columns:
         return [item.details.get(by) or "-" for item in dataset.items]
     return [item.group or "-" for item in dataset.items]

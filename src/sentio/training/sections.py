@@ -24,7 +24,8 @@ class DataSection(_Section):
     )
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(
         default=None,
-        description="Keep these classes only; of clips that carry several labels those with exactly one of them.",
+        description="Keep these classes only; of clips that carry several labels, those with exactly one "
+        "of them.",
     )
     split: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         default=0,
