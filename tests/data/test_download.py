@@ -394,3 +394,11 @@ def test_the_table_of_public_sets():
     assert PUBLIC_SETS["esc50"].size is None
     with pytest.raises(UnknownNameError, match="Unknown public data set 'esc-50'; did you mean 'esc50'"):
         download("esc-50", ".")
+
+
+def test_the_page_lists_every_public_set():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, found in PUBLIC_SETS.items():
+        size = "not published" if found.size is None else f"{found.size / 1e9:.2f} GB"
+        kind = {"md5": "MD5", "sha256": "SHA-256"}[found.files[0].checksum.partition(":")[0]]
+        assert f"| `{name}` | [{found.title}]({found.page}) | {size} | {kind} | {found.licence} |" in page

@@ -65,7 +65,8 @@ def read_tau(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
         if len(middle) < 3 or scene != cells["scene_label"] or not f"{identifier}-".startswith(f"{place}-"):
             raise InputError(
                 f"{table} line {line} has scene {cells['scene_label']!r} and identifier {identifier!r}, "
-                f"which the file name {name!r} contradicts; take the table from the data set's own archive again"
+                f"which the file name {name!r} contradicts; take the table from the data set's own "
+                "archive again"
             )
         details = {
             "device": device,

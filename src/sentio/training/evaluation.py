@@ -111,8 +111,7 @@ class Evaluation:
 
     def for_card(self) -> dict[str, Any]:
         """The same without what names recordings or fills pages: what a model carries with it."""
-        left_out = {"mistakes", "tradeoff"} if self.groups else {"mistakes", "tradeoff", "by", "groups"}
-        return {key: value for key, value in self.to_dict().items() if key not in left_out}
+        return {key: value for key, value in self.to_dict().items() if key not in ("mistakes", "tradeoff")}
 
     def table(self) -> str:
         """The exits and the policy as a table in plain text."""
