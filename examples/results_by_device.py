@@ -1,7 +1,7 @@
 """A public data set's own split, and what a model is worth on each device that recorded it.
 
-The data is a small copy of the layout of TAU Urban Acoustic Scenes 2022 Mobile, with tones for scenes; with the
-real one, from ``sentio download tau-2022-mobile data``, the last lines are the same.
+The data is a small copy of the layout of TAU Urban Acoustic Scenes 2022 Mobile, with tones for scenes. With
+the real one, from ``sentio download tau-2022-mobile data``, the last lines are the same.
 """
 
 import tempfile

@@ -329,7 +329,7 @@ def _(place):
 # Downloading
 
 
-def _download(place, body=b"", *, promised=None, checksum=None, status=200, name="pets"):
+def _download(place, body, *, promised=None, checksum=None, status=200):
     """The command, where ``pets`` is a public set of one file at a server in this process."""
     size = len(body) if promised is None else promised
 
@@ -350,7 +350,7 @@ def _download(place, body=b"", *, promised=None, checksum=None, status=200, name
         place.patch.setitem(PUBLIC_SETS, "pets", PublicSet("Pets", "CC0", "https://x", (file,), "pets"))
         place.patch.setattr("sentio.data.fetching.SCHEMES", ("http",))
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        found = place.sentio("download", name, place.folder / "public")
+        found = place.sentio("download", "pets", place.folder / "public")
         server.shutdown()
     return found
 
@@ -371,7 +371,7 @@ def _(place):
 
 @case("A file that is gone at its source")
 def _(place):
-    return _download(place, status=404)
+    return _download(place, bytes(100), status=404)
 
 
 @case("A connection that breaks off")

@@ -372,6 +372,29 @@ def test_a_full_disk_while_unpacking(tmp_path, monkeypatch):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_unpacking_stops_when_asked(tmp_path):
+    (tmp_path / "a").write_bytes(packed({"a.bin": BODY, "b.bin": BODY}, "zip"))
+    answers = iter([False, True])
+    with pytest.raises(CancelledError, match=r"Unpacking .* was stopped on request"):
+        unpack_into(tmp_path / "a", tmp_path / "out", cancel=lambda: next(answers))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.bin"]
+    kept = (tmp_path / "out" / "a.bin").stat().st_ino
+    assert unpack_into(tmp_path / "a", tmp_path / "out") == 2
+    assert (tmp_path / "out" / "a.bin").stat().st_ino == kept  # what is there is left
+
+
+def test_what_was_not_verified_is_fetched_again_to_verify_it(pets, server, tmp_path):
+    for times, verify in ((2, False), (2, False), (4, True), (4, False), (4, True)):
+        download("pets", tmp_path, verify=verify)
+        assert len(server.asked) == times
+
+
+def test_a_file_that_cannot_be_opened(server, tmp_path):
+    (tmp_path / "file.bin.part").mkdir()
+    with pytest.raises(InputError, match=r"file.bin.part cannot be written: Is a directory"):
+        fetch(remote(server, size=None), tmp_path / "file.bin", verify=False)
+
+
 def test_more_than_allowed(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(packed({"a.bin": BODY}, "tar"))
     monkeypatch.setattr(downloading, "MAX_BYTES", 1000)

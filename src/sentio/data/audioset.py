@@ -17,7 +17,7 @@ from pathlib import Path
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.data.dataset import Dataset, Item, choose_protocol, listed, make_dataset
 from sentio.data.media import is_hidden, is_media
-from sentio.data.table import check_columns, read_rows
+from sentio.data.table import check_columns, read_rows, read_text
 
 CLASSES = "class_labels_indices.csv"
 COLUMNS = ("ytid", "start_seconds", "end_seconds", "positive_labels")
@@ -182,12 +182,7 @@ def _part(name: str) -> str:
 def _segments(folder: Path, shown: Path, names: Mapping[str, str]) -> Iterator[Segment]:
     seen: dict[tuple[str, float], str] = {}
     for path in _manifests(folder):
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{shown / path.name} is not UTF-8 text (at byte {error.start}); download it again"
-            ) from error
+        text = read_text(path, shown / path.name)
         reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
         for cells in reader:
             where = f"{shown / path.name} line {reader.line_num}"

@@ -19,8 +19,9 @@ from sentio.data.fetching import Report, cannot_write, fetch
 from sentio.data.media import relative_path
 from sentio.data.public_sets import PublicSet, RemoteFile, public_set
 
-#: what has been unpacked here: archive -> the checksum it had
+#: what has been unpacked here: archive -> the checksum it had, or that it was not verified
 RECORD = ".sentio-download.json"
+UNVERIFIED = "unverified"
 #: a member of an archive: its name, its size, whether it is a link, and how to read it
 Member = tuple[str, int, bool, Callable[[], IO[bytes] | None]]
 
@@ -61,13 +62,18 @@ def download(
         raise InputError(f"{place} cannot be made: {error.strerror or error}") from error
     target = place / found.folder
     done = _record(place)
-    missing = [file for file in found.files if done.get(file.name) != _known_as(file) or not target.is_dir()]
+    good = {UNVERIFIED} if not verify else set()
+    missing = [
+        file
+        for file in found.files
+        if not target.is_dir() or done.get(file.name) not in good | {_known_as(file)}
+    ]
     for number, file in enumerate(missing):
         report = None if progress is None else _overall(progress, found, missing, number)
         archive = place / file.name
         fetch(file, archive, verify=verify, progress=report, cancel=cancel)
         unpack_into(archive, target if found.bare else place, cancel=cancel)
-        done[file.name] = _known_as(file)
+        done[file.name] = _known_as(file) if verify else UNVERIFIED
         _write_record(place, done)
         if not keep_archives:
             archive.unlink()

@@ -98,7 +98,7 @@ def _transfer(
                     "look at the data set's page for what has changed"
                 )
             _check_room(remote, part, (total or size or 0) - done)
-            with part.open("ab" if done else "wb") as sink:
+            with _opened(part, "ab" if done else "wb") as sink:
                 while True:
                     if cancel is not None and cancel():
                         raise CancelledError(f"Fetching {remote.name} was stopped on request; {AGAIN}")
@@ -116,7 +116,7 @@ def _transfer(
         raise InputError(
             f"{remote.url} cannot be reached ({_reason(error.reason)}); check the network, then {AGAIN}"
         ) from error
-    except (HTTPException, ConnectionError, TimeoutError) as error:
+    except (HTTPException, OSError) as error:
         raise InputError(f"{remote.name} stopped after {done} bytes ({_reason(error)}); {AGAIN}") from error
     if total is not None and done < total:
         raise InputError(f"{remote.name} stopped after {done} of {total} bytes; {AGAIN}")
@@ -166,6 +166,13 @@ def _verify(
             f"{remote.name} has {kind} {digest.hexdigest()} where {published} is published, and is removed; "
             "fetch it again, and if that repeats the file at its source has changed (--no-verify takes it)"
         )
+
+
+def _opened(part: Path, mode: str) -> IO[bytes]:
+    try:
+        return part.open(mode)  # type: ignore[return-value]
+    except OSError as error:
+        raise cannot_write(part, error) from error
 
 
 def _write(sink: IO[bytes], block: bytes, part: Path) -> None:

@@ -1,9 +1,10 @@
 """Where public data sets are published, under which licence, and by which checksums their files are known.
 
-Sizes and checksums are those the publishers show (Zenodo's MD5), read from released software that checks
-downloads by them: dcase_util 0.2.20 (TAU), soundata 1.0.1 (UrbanSound8K, ESC-50, TAU) and tensorflow-datasets
-4.9.10 (Speech Commands, spoken digits). A file of which none is known has to say ``checksum=None``, never a
-guess; it is then refused unless the caller gives up verifying.
+Checksums, and sizes but that of UrbanSound8K, are read from released software that checks downloads by them:
+dcase_util 0.2.20 and soundata 1.0.1 (TAU), soundata (UrbanSound8K, ESC-50) and tensorflow-datasets 4.9.10
+(Speech Commands, spoken digits). UrbanSound8K's size is what public scripts recorded of Zenodo. A file of
+which no checksum is known has to say ``checksum=None``, never a guess; it is then refused unless the caller
+gives up verifying.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from sentio.core.errors import InputError
 from sentio.data.archive import Unpacked
 from sentio.data.dataset import Dataset, Item, choose_protocol, listed, make_dataset
 from sentio.data.media import is_media, listing, relative_path
+from sentio.data.table import read_text
 
 COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 SILENCE, UNKNOWN = "_silence_", "_unknown_"
@@ -129,11 +130,7 @@ def _parts(folder: Path, shown: Path) -> dict[str, str]:
                 f"{shown / name} is missing, so the published split is not known; unpack the data set's "
                 "archive again"
             )
-        try:
-            lines = (folder / name).read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{shown / name} is not text; unpack the data set's archive again") from error
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(read_text(folder / name, shown / name).splitlines(), 1):
             if not line.strip():
                 continue
             path = relative_path(line.strip())

@@ -79,6 +79,20 @@ def read_table(path: Path, shown: Path, root: Path, protocol: str | None = None)
     return make_dataset(root, items, protocols=protocols, protocol=chosen)
 
 
+def read_text(path: Path, shown: Path) -> str:
+    """The text of a table, with or without a byte order mark.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{shown} is not UTF-8 text (at byte {error.start}); save it again as 'CSV UTF-8'"
+        ) from error
+
+
 def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
     """The lines below the header, by column; separated by commas, semicolons or tabs.
 
@@ -90,12 +104,7 @@ def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
     Raises:
         InputError: it is not UTF-8, not a table, or holds no row.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{shown} is not UTF-8 text (at byte {error.start}); save it again as 'CSV UTF-8'"
-        ) from error
+    text = read_text(path, shown)
     first = text.partition("\n")[0]
     # Spreadsheets separate with semicolons where the comma is the decimal sign.
     delimiter = max(",;\t", key=first.count)
