@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ from sentio.data.public_sets import PublicSet, RemoteFile, public_set
 
 #: what has been unpacked here: archive -> the checksum it had, or that it was not verified
 RECORD = ".sentio-download.json"
+DAMAGED = (*DAMAGE, tarfile.TarError, gzip.BadGzipFile)
 UNVERIFIED = "unverified"
 #: a member of an archive: its name, its size, whether it is a link, and how to read it
 Member = tuple[str, int, bool, Callable[[], IO[bytes] | None]]
@@ -122,7 +123,7 @@ def unpack_into(archive: Path, folder: Path, *, cancel: Callable[[], bool] | Non
             target = folder.joinpath(*path.parts)
             if not (target.is_file() and target.stat().st_size == size):
                 _extract(read, target)
-    except (*DAMAGE, tarfile.TarError, zlib.error, EOFError) as error:
+    except DAMAGED as error:
         raise InputError(f"{archive} is damaged ({error}); remove it and download it again") from error
     return count
 
@@ -154,7 +155,7 @@ def _extract(read: Callable[[], IO[bytes] | None], target: Path) -> None:
         with source, part.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
         part.replace(target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError):
+    except DAMAGED:
         part.unlink(missing_ok=True)
         raise
     except OSError as error:
