@@ -15,6 +15,7 @@ from sentio import __version__
 from sentio.cli import options, printing
 from sentio.cli.bars import Bars
 from sentio.cli.demo import demo
+from sentio.cli.download import download
 from sentio.cli.listen import listen
 from sentio.cli.options import (
     Artifact,
@@ -136,6 +137,7 @@ def train(
         "sentio evaluate my-model my_sounds --split 0",
         "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
         "sentio evaluate my-model my_sounds --split 0 --report my-model.html",
+        "sentio evaluate scenes TAU-urban-acoustic-scenes-2022-mobile-development --split 0 --by device",
     )
 )
 def evaluate(
@@ -152,6 +154,16 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="With --split: train, validation or test.")
     ] = "test",
     seed: Annotated[int, typer.Option(metavar="N", help="With --split: seed of a random protocol.")] = 0,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Also the accuracy of each value of a column of the data, e.g. device."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Keep only the files of this class; may be repeated."),
+    ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     cache: Cache = None,
@@ -165,7 +177,8 @@ def evaluate(
     """Measure accuracy, MACs and milliseconds of every exit.
 
     Prints a table of the exits: accuracy, multiply-accumulates, measured milliseconds and the share of
-    windows that leave there; in its last line the same under the policy.
+    windows that leave there; in its last line the same under the policy. With --by, a second table of the
+    accuracy under the policy for each value of the column.
     """
     from sentio import evaluate as run
     from sentio import load, open_data
@@ -175,7 +188,7 @@ def evaluate(
         check_report(report)
     model = load(artifact, runtime=options.runtime(runtime), threads=threads)
     chosen = options.policy(policy)
-    dataset = open_data(data, protocol=protocol)
+    dataset = open_data(data, protocol=protocol, labels=label)
     notes = list(dataset.notes)
     if split is not None:
         from sentio.data.splits import splits
@@ -192,7 +205,7 @@ def evaluate(
     elif model.card.get("data", {}).get("name") == dataset.name:
         notes.append(f"The model was trained on files of {dataset.name}; --split measures on a test part.")
     with Bars() as bars:
-        result = run(model, dataset, policy=chosen, cache=cache, skip_bad=skip_bad, progress=bars)
+        result = run(model, dataset, policy=chosen, by=by, cache=cache, skip_bad=skip_bad, progress=bars)
     result = replace(result, notes=(*notes, *result.notes))
     if as_json:
         printing.as_json(result.to_dict())
@@ -372,6 +385,9 @@ def doctor(as_json: Json = False) -> None:
         print(f"{row['package']:14} {state:42} {row['purpose']}")
 
 
+app.command(
+    epilog=examples("sentio download fsdd data", "sentio download tau-2022-mobile data --keep-archives")
+)(download)
 app.command(epilog=examples("sentio demo", "sentio demo --data my_sounds --out my-demo"))(demo)
 app.command(
     epilog=examples(

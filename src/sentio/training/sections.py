@@ -22,6 +22,11 @@ class DataSection(_Section):
     protocol: str | None = Field(
         default=None, description="How the data is divided: `folds`, `speaker`, `index`, `random`, ..."
     )
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(
+        default=None,
+        description="Keep these classes only; of clips that carry several labels, those with exactly one "
+        "of them.",
+    )
     split: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         default=0,
         description="Which of the protocol's splits, from 0; `all` tests on nothing and trains on all but a "

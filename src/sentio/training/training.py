@@ -132,7 +132,7 @@ def _open(recipe: Recipe, data: Dataset | str | Path | None) -> Dataset:
     path = data or recipe.data.path
     if path is None:
         raise ConfigError(f"Recipe {recipe.name!r} names no data; pass data=, or add data.path")
-    return open_data(path, protocol=recipe.data.protocol)
+    return open_data(path, protocol=recipe.data.protocol, labels=recipe.data.labels)
 
 
 def _check_start(recipe: Recipe, start: Any) -> None:
