@@ -61,8 +61,10 @@ def changed(item: Item, sound: Sound, copy: int, plan: CopyPlan) -> Sound:
         InputError: the sound cannot be changed, or responses cannot be read.
     """
     device = plan.devices is None or item.details.get(plan.device_column) in plan.devices
-    draws = _draws(plan.seed, item.name, copy, 0)
-    return replace(sound, samples=plan.changes(sound.samples, sound.rate, draws, device=device, turn=copy))
+    generator = draws(plan.seed, item.name, copy, 0)
+    return replace(
+        sound, samples=plan.changes(sound.samples, sound.rate, generator, device=device, turn=copy)
+    )
 
 
 def copy_features(
@@ -183,7 +185,7 @@ def _made(place: int, item: Item, frontend: FrontEnd, plan: CopyPlan, copy: int)
     sound = changed(item, read(item.source, rate=frontend.settings().get("rate")), copy, plan)
     if plan.mel_jitter:
         assert isinstance(frontend, AudioFrontEnd)
-        frontend = _jittered(frontend, plan.mel_jitter, _draws(plan.seed, item.name, copy, 1))
+        frontend = _jittered(frontend, plan.mel_jitter, draws(plan.seed, item.name, copy, 1))
     prepared = frontend.prepare(sound)
     inputs = prepared.inputs.astype(np.float32, copy=False)
     if not np.isfinite(inputs).all():
@@ -191,15 +193,16 @@ def _made(place: int, item: Item, frontend: FrontEnd, plan: CopyPlan, copy: int)
     return place, inputs, prepared.silent.astype(bool, copy=False)
 
 
-def _jittered(frontend: AudioFrontEnd, most: float, draws: np.random.Generator) -> AudioFrontEnd:
+def _jittered(frontend: AudioFrontEnd, most: float, generator: np.random.Generator) -> AudioFrontEnd:
     settings = frontend.log_mel
-    top = (settings.f_max or settings.rate / 2) + draws.uniform(-most, most)
+    top = (settings.f_max or settings.rate / 2) + generator.uniform(-most, most)
     return replace(
         frontend, log_mel=replace(settings, f_max=min(max(top, settings.f_min + 1), settings.rate / 2))
     )
 
 
-def _draws(seed: int, name: str, copy: int, purpose: int) -> np.random.Generator:
+def draws(seed: int, name: str, copy: int, purpose: int) -> np.random.Generator:
+    """The random numbers of one copy of one item; ``purpose`` keeps those of different choices apart."""
     digest = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype="<u4")
     # Named, since NumPy's default generator may change.
     return np.random.Generator(np.random.PCG64([seed, copy, purpose, *digest.tolist()]))
