@@ -8,7 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sentio.audio.augmentation import freq_mixstyle, frequency_mask, mixstyle, mixup, time_mask  # noqa: E402
+from sentio.audio.augmentation import (  # noqa: E402
+    freq_mixstyle,
+    frequency_mask,
+    mixstyle,
+    mixup,
+    random_erasing,
+    time_mask,
+)
 from sentio.audio.augmentation_mixing import CHANNEL, FREQUENCY, TIME, with_style_of  # noqa: E402
 from sentio.core.errors import ConfigError, InputError  # noqa: E402
 
@@ -251,3 +258,23 @@ def test_the_mean_of_the_region_keeps_its_sum(change: Callable[..., torch.Tensor
             assert len(rows) == rows.max() - rows.min() + 1
     with pytest.raises(ConfigError, match="'mean', 'region' or a number, got 'median'"):
         change(x, 0.5, seeded(), fill="median")
+
+
+def test_an_erased_rectangle_is_one_and_keeps_its_sum_if_asked() -> None:
+    x = batch(400, 2, 20, 12)
+    found = random_erasing(x, 0.5, seeded(), max_fraction=0.5, fill=99.0)
+    hidden = found == 99.0
+    assert torch.equal(hidden[:, 0], hidden[:, 1]) and torch.equal(found[~hidden], x[~hidden])
+    times, bands = hidden[:, 0].any(dim=2), hidden[:, 0].any(dim=1)
+    # Number of hidden cells is the product of the sides, which are spans.
+    assert torch.equal(hidden[:, 0].sum(dim=(1, 2)), times.sum(1) * bands.sum(1))
+    assert times.sum(1).max() == 10 and bands.sum(1).max() == 6
+    for lines in (times, bands):
+        assert lines.int().diff(dim=1, prepend=torch.zeros(400, 1)).eq(1).sum(1).max() == 1
+    # Both sides are 0 with 1/11 and 1/7.
+    assert float(times.any(1).double().mean()) == pytest.approx(0.5 * 10 / 11 * 6 / 7, abs=0.07)
+    kept = random_erasing(x, 1.0, seeded(), fill="region")
+    assert torch.allclose(kept.sum(dim=PLANE), x.sum(dim=PLANE)) and not torch.equal(kept, x)
+    assert torch.equal(random_erasing(x, 0.0, seeded()), x)
+    with pytest.raises(ConfigError, match=r"must lie in 0\.\.1"):
+        random_erasing(x, 1.5)

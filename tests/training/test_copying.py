@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -184,3 +186,52 @@ def test_devices_that_are_not_there_are_refused(recipe, tones):
     settings = {"copies": 1, "impulse_response": 0.5, "devices": ["a"]}
     with pytest.raises(ConfigError, match=r"has one of the devices a in 'device' \(no item says one\)"):
         train(None, recipe(augment=settings), tones)
+
+
+def test_every_key_of_batches_does_what_its_function_does(recipe):
+    """A mixed batch follows from the batch, its targets and a generator alone."""
+    from sentio.audio import augmentation
+    from sentio.tasks.classification import Classification
+    from sentio.training.phase_module import PhaseModule
+
+    def augmented(**changes):
+        module = SimpleNamespace(
+            recipe=read_recipe(recipe(augment=changes)), task=Classification(["a", "b", "c"])
+        )
+        return PhaseModule._augmented(module, x, targets, seeded())
+
+    def seeded():
+        return torch.Generator().manual_seed(5)
+
+    x, targets = torch.randn(6, 1, 30, 16, generator=seeded()), torch.arange(6) % 3
+    mask = {"fill": "region", "exclusive": True}
+    for changes, wanted in (
+        ({}, x),
+        ({"roll": 0.5}, augmentation.time_roll(x, 0.5, seeded())),
+        ({"shift": 0.5}, augmentation.frequency_shift(x, 0.5, seeded())),
+        ({"gain": 0.5}, augmentation.gain(x, 0.5, seeded())),
+        ({"time_mask": 0.3, "mask_fill": 2.0}, augmentation.time_mask(x, 0.3, seeded(), fill=2.0)),
+        (
+            {"time_mask": 0.3, "time_masks": 3, "mask_fill": "region", "mask_width": "exclusive"},
+            augmentation.time_mask(x, 0.3, seeded(), count=3, **mask),
+        ),
+        (
+            {"frequency_mask": 0.3, "frequency_masks": 2, "mask_fill": "region", "mask_width": "exclusive"},
+            augmentation.frequency_mask(x, 0.3, seeded(), count=2, **mask),
+        ),
+        ({"erase": 0.9, "erase_side": 0.4}, augmentation.random_erasing(x, 0.9, seeded(), max_fraction=0.4)),
+        (
+            {"freq_mixstyle": 0.95, "freq_mixstyle_alpha": 0.2},
+            augmentation.freq_mixstyle(x, 0.2, seeded(), probability=0.95),
+        ),
+        ({"mixstyle": 1.0, "mixstyle_alpha": 0.3}, augmentation.mixstyle(x, 0.3, seeded())),
+    ):
+        found, same = augmented(**changes)
+        assert torch.equal(found, wanted) and torch.equal(same, targets)
+        assert not changes or not torch.equal(found, x)
+    soft = torch.nn.functional.one_hot(targets, 3).float()
+    options = {"per_sample": True, "larger": True, "probability": 0.9}
+    keys = {f"mixup_{name}": value for name, value in options.items()}
+    found = augmented(mixup=0.3, **keys)
+    for first, second in zip(found, augmentation.mixup(x, soft, 0.3, seeded(), **options), strict=True):
+        assert torch.equal(first, second)

@@ -24,6 +24,7 @@ __all__ = [
     "gain",
     "mixstyle",
     "mixup",
+    "random_erasing",
     "time_mask",
     "time_roll",
 ]
@@ -138,6 +139,34 @@ def frequency_mask(
     return _masked(x, FREQUENCY, max_fraction, generator, count, fill, exclusive)
 
 
+def random_erasing(
+    x: Tensor,
+    probability: float,
+    generator: Generator | None = None,
+    *,
+    max_fraction: float = 0.5,
+    fill: Fill = None,
+) -> Tensor:
+    """Hide a rectangle of time and frequency, drawn for each sample (random erasing; Zhong et al., 2020).
+
+    Args:
+        x: ``(batch, channel, time, frequency)``.
+        probability: with which a sample loses one, in 0..1.
+        generator: source of choice, sizes and places.
+        max_fraction: longest side as a share of its axis, in 0..1; both are uniform from 0 up to it.
+        fill: as for `time_mask`; "region" is each channel's mean over the rectangle.
+
+    Raises:
+        InputError: ``x`` does not have four axes.
+        ConfigError: a share is not in 0..1, or there is no such fill.
+    """
+    sides = [math.floor(_share(max_fraction) * _size(x, axis)) for axis in (TIME, FREQUENCY)]
+    device = generator.device if generator is not None else "cpu"
+    chosen = torch.rand(len(x), generator=generator, device=device).cpu() < _share(probability)
+    hidden = _span(x, TIME, sides[0], generator) & _span(x, FREQUENCY, sides[1], generator)
+    return _filled(x, hidden & chosen[:, None, None, None], _constant(x, fill))
+
+
 def _masked(
     x: Tensor,
     axis: int,
@@ -147,30 +176,45 @@ def _masked(
     fill: Fill,
     exclusive: bool,
 ) -> Tensor:
-    size = _size(x, axis)
-    widest = math.floor(_share(max_fraction) * size) - exclusive
+    widest = math.floor(_share(max_fraction) * _size(x, axis)) - exclusive
     if count < 0:
         raise ConfigError(f"The number of masks must be at least 0, got {count}")
-    if isinstance(fill, str) and fill not in ("mean", "region"):
-        raise ConfigError(f"A mask is filled with 'mean', 'region' or a number, got {fill!r}")
-    if isinstance(fill, str) or fill is None:
-        values = x.mean(dim=(1, 2, 3), keepdim=True)
-    else:
-        values = torch.full_like(x[:1, :1, :1, :1], fill)
+    constant = _constant(x, fill)
+    for _ in range(count):
+        x = _filled(x, _span(x, axis, max(widest, 0), generator), constant)
+    return x
+
+
+def _span(x: Tensor, axis: int, widest: int, generator: Generator | None) -> Tensor:
+    """Where each sample's span lies on an axis: booleans on the CPU, of one entry on the other axes."""
+    size = x.shape[axis]
+    widths = _integers(len(x), 0, widest, generator)[:, None]
+    # Uniform in 0..size - width: the range differs from sample to sample.
+    draws = _integers(len(x), 0, 2**31 - 1, generator)[:, None]
+    starts = draws * (size - widths + 1) // 2**31
     places = torch.arange(size)
     shape = [len(x), 1, 1, 1]
     shape[axis] = size
-    for _ in range(count):
-        widths = _integers(len(x), 0, max(widest, 0), generator)[:, None]
-        # Uniform in 0..size - width: the range differs from sample to sample.
-        draws = _integers(len(x), 0, 2**31 - 1, generator)[:, None]
-        starts = draws * (size - widths + 1) // 2**31
-        hidden = ((places >= starts) & (places < starts + widths)).reshape(shape).to(x.device)
-        if fill == "region":
-            cells = hidden.sum(dim=axis, keepdim=True).clamp(min=1) * x.shape[TIME + FREQUENCY - axis]
-            values = (x * hidden).sum(dim=(TIME, FREQUENCY), keepdim=True) / cells
-        x = torch.where(hidden, values, x)
-    return x
+    return ((places >= starts) & (places < starts + widths)).reshape(shape)
+
+
+def _constant(x: Tensor, fill: Fill) -> Tensor | None:
+    """What masks are filled with; None for the mean of what each hides."""
+    if fill == "region":
+        return None
+    if fill is None or fill == "mean":
+        return x.mean(dim=(1, 2, 3), keepdim=True)
+    if isinstance(fill, str):
+        raise ConfigError(f"A mask is filled with 'mean', 'region' or a number, got {fill!r}")
+    return torch.full_like(x[:1, :1, :1, :1], fill)
+
+
+def _filled(x: Tensor, hidden: Tensor, constant: Tensor | None) -> Tensor:
+    hidden = hidden.to(x.device)
+    if constant is None:
+        cells = hidden.expand(-1, -1, *x.shape[2:]).sum(dim=(TIME, FREQUENCY), keepdim=True).clamp(min=1)
+        constant = (x * hidden).sum(dim=(TIME, FREQUENCY), keepdim=True) / cells
+    return torch.where(hidden, constant, x)
 
 
 def _size(x: Tensor, axis: int) -> int:

@@ -176,10 +176,15 @@ class PhaseModule(L.LightningModule):
         if change.frequency_mask:
             share, count = change.frequency_mask, change.frequency_masks
             x = augmentation.frequency_mask(x, share, generator, count=count, **mask)
-        for style in ("freq_mixstyle", "mixstyle"):
-            alpha, probability = getattr(change, f"{style}_alpha"), getattr(change, style)
-            if probability:
-                x = getattr(augmentation, style)(x, alpha, generator, probability=probability)
+        if change.erase:
+            x = augmentation.random_erasing(
+                x, change.erase, generator, max_fraction=change.erase_side, fill=change.mask_fill
+            )
+        if change.freq_mixstyle:
+            alpha, share = change.freq_mixstyle_alpha, change.freq_mixstyle
+            x = augmentation.freq_mixstyle(x, alpha, generator, probability=share)
+        if change.mixstyle:
+            x = augmentation.mixstyle(x, change.mixstyle_alpha, generator, probability=change.mixstyle)
         if change.mixup:
             x, targets = augmentation.mixup(
                 x,

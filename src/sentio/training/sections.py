@@ -113,6 +113,12 @@ class AugmentSection(_Section):
         default="mean",
         description="What is in a mask: the sample's `mean`, that of the `region`, or a number.",
     )
+    erase: float = Field(
+        default=0.0, ge=0, le=1, description="Share of samples with an erased rectangle, filled as masks are."
+    )
+    erase_side: float = Field(
+        default=0.5, gt=0, le=1, description="Its longest sides, as shares of time and frequency."
+    )
     freq_mixstyle: float = Field(
         default=0.0, ge=0, le=1, description="Share of batches with Freq-MixStyle, statistics of each band."
     )
