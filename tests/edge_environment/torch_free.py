@@ -32,6 +32,7 @@ NEEDS_TORCH = (
     "sentio.nn.*",
     "sentio.exits.*",
     "sentio.audio.augmentation",
+    "sentio.audio.augmentation_mixing",
     "sentio.audio.torch_frontend",
     "sentio.networks.*",
     "sentio.techniques.*",

@@ -13,6 +13,7 @@ import typer
 
 from sentio import __version__
 from sentio.cli import options, printing
+from sentio.cli.augment import augment
 from sentio.cli.bars import Bars
 from sentio.cli.demo import demo
 from sentio.cli.download import download
@@ -182,6 +183,7 @@ def evaluate(
     """
     from sentio import evaluate as run
     from sentio import load, open_data
+    from sentio.data.splits import originals, splits
     from sentio.reporting import check_report, circumstances, write_report
 
     if report is not None:
@@ -190,9 +192,11 @@ def evaluate(
     chosen = options.policy(policy)
     dataset = open_data(data, protocol=protocol, labels=label)
     notes = list(dataset.notes)
+    own = originals(dataset)
+    if split is None and len(own) < len(dataset):
+        notes.append(f"Augmented copies are for training and were left out ({len(dataset) - len(own)}).")
+        dataset = dataset.subset(own)
     if split is not None:
-        from sentio.data.splits import splits
-
         found = splits(dataset, seed=seed)
         place = options.split(split)
         if not isinstance(place, int) or place >= len(found) or part not in ("train", "validation", "test"):
@@ -396,6 +400,12 @@ app.command(
     )
 )(listen)
 app.add_typer(simulate, name="simulate")
+app.command(
+    epilog=examples(
+        "sentio augment my_sounds --recipe data-hunger --out more",
+        "sentio augment scenes --recipe impulse-response --device a --responses microphones --out more",
+    )
+)(augment)
 
 
 def _warm_up(model: Any) -> None:

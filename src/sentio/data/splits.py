@@ -2,6 +2,9 @@
 
 A threshold or a temperature is fitted on the validation part, never on the test part; so every split has
 both where the data allows it.
+
+Augmented copies that are part of the data (`sentio.data.augmenting` writes such) train along with their
+originals and are never validated or tested on.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ FSDD_TEST_INDICES = range(5)
 GROUP_NAMES = {"folds": "fold", "esc10": "fold", "urbansound8k": "fold", "speaker": "speaker"}
 #: protocols that follow the parts that the data set's authors published
 PUBLISHED = frozenset({"official", "words", "commands"})
+#: where an item's details name what it is an augmented copy of, several originals with the separator between
+AUGMENTED_FROM, SEPARATOR = "augmented_from", "|"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +38,9 @@ class Split:
 
     Args:
         name: what is special about it, e.g. ``fold 1``, the fold it is tested on.
-        train, validation, test: places in ``dataset.items``, each sorted; together they cover it. ``test``
-            is empty where the data set's own test part is absent.
+        train, validation, test: places in ``dataset.items``, each sorted; together they cover it but for
+            augmented copies of what is not trained on. ``test`` is empty where the data set's own test part
+            is absent.
         notes: what the data did not allow, one sentence each.
     """
 
@@ -60,12 +66,55 @@ def splits(dataset: Dataset, protocol: str | None = None, seed: int = 0) -> list
         ConfigError: the data has no such protocol.
         InputError: there is too little data, or too few groups, to divide.
     """
+    own = originals(dataset)
+    if len(own) < len(dataset):
+        return [with_copies(dataset, own, split) for split in splits(dataset.subset(own), protocol, seed)]
     chosen = choose_protocol(protocol or dataset.protocol, dataset.protocols, dataset.root)
     if chosen in GROUP_NAMES:
         return _leave_one_group_out(dataset, GROUP_NAMES[chosen], -1 if chosen == "urbansound8k" else 1, seed)
     if chosen in PUBLISHED:
         return [_published(dataset, chosen, seed)]
     return [_by_index(dataset) if chosen == "index" else _random(dataset, seed)]
+
+
+def originals(dataset: Dataset) -> Indices:
+    """The places of all items but augmented copies of others."""
+    return np.flatnonzero([not item.details.get(AUGMENTED_FROM) for item in dataset.items])
+
+
+def with_copies(dataset: Dataset, own: Indices, split: Split) -> Split:
+    """A split of the originals as one of all items: a copy trains if all that it is made of does.
+
+    Args:
+        dataset: originals and copies.
+        own: places of the originals, see `originals`.
+        split: of ``dataset.subset(own)``.
+
+    Raises:
+        InputError: a copy's original is not in the data, so nobody knows what it may be trained with.
+    """
+    known = {dataset.items[place].name for place in own}
+    trained = {dataset.items[place].name for place in own[split.train]}
+    joined, left = [], 0
+    for place in np.setdiff1d(np.arange(len(dataset)), own):
+        item = dataset.items[place]
+        named = item.details[AUGMENTED_FROM]
+        sources = [named] if named in known else named.split(SEPARATOR)
+        lost = [name for name in sources if name not in known]
+        if lost:
+            raise InputError(
+                f"{dataset.root} says that {item.name} is a copy of {lost[0]!r}, which it does not hold; add "
+                "the original or take the copy out"
+            )
+        if trained.issuperset(sources):
+            joined.append(place)
+        else:
+            left += 1
+    notes = list(split.notes)
+    if left:
+        notes.append(f"Augmented copies of clips outside the training part are left out ({left}).")
+    train = np.sort(np.concatenate([own[split.train], np.array(joined, dtype=np.intp)]))
+    return Split(split.name, train, own[split.validation], own[split.test], tuple(notes))
 
 
 def hold_out(

@@ -6,6 +6,7 @@ from typing import Any
 
 from sentio.core import registry
 from sentio.core.errors import MissingExtraError, SentioError
+from sentio.training.copying import augment_problems
 from sentio.training.sections import Recipe
 
 #: kind -> option that follows from the data
@@ -30,6 +31,7 @@ def check(recipe: Recipe) -> list[str]:
             problems.append(f"{place}: option {FROM_DATA[kind]!r} follows from the data; take it out")
     if len(recipe.calibration.goals()) > 1:
         problems.append(f"calibration: give one goal, not {' and '.join(recipe.calibration.goals())}")
+    problems += augment_problems(recipe.augment)
     # What is built needs its name and options right, so values are looked at only then.
     wrong = {problem.partition(":")[0] for problem in problems}
     return problems + _built(recipe, wrong)

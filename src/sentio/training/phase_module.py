@@ -164,6 +164,7 @@ class PhaseModule(L.LightningModule):
 
     def _augmented(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         change = self.recipe.augment
+        mask = {"fill": change.mask_fill, "exclusive": change.mask_width == "exclusive"}
         if change.roll:
             x = augmentation.time_roll(x, change.roll, generator)
         if change.shift:
@@ -171,12 +172,29 @@ class PhaseModule(L.LightningModule):
         if change.gain:
             x = augmentation.gain(x, change.gain, generator)
         if change.time_mask:
-            x = augmentation.time_mask(x, change.time_mask, generator)
+            x = augmentation.time_mask(x, change.time_mask, generator, count=change.time_masks, **mask)
         if change.frequency_mask:
-            x = augmentation.frequency_mask(x, change.frequency_mask, generator)
+            share, count = change.frequency_mask, change.frequency_masks
+            x = augmentation.frequency_mask(x, share, generator, count=count, **mask)
+        if change.erase:
+            x = augmentation.random_erasing(
+                x, change.erase, generator, max_fraction=change.erase_side, fill=change.mask_fill
+            )
+        if change.freq_mixstyle:
+            alpha, share = change.freq_mixstyle_alpha, change.freq_mixstyle
+            x = augmentation.freq_mixstyle(x, alpha, generator, probability=share)
+        if change.mixstyle:
+            x = augmentation.mixstyle(x, change.mixstyle_alpha, generator, probability=change.mixstyle)
         if change.mixup:
-            soft = one_hot(targets, self.task.outputs).float()
-            x, targets = augmentation.mixup(x, soft, change.mixup, generator)
+            x, targets = augmentation.mixup(
+                x,
+                one_hot(targets, self.task.outputs).float(),
+                change.mixup,
+                generator,
+                per_sample=change.mixup_per_sample,
+                larger=change.mixup_larger,
+                probability=change.mixup_probability,
+            )
         return x, targets
 
 

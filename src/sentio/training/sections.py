@@ -88,8 +88,15 @@ class ScheduleSection(_Section):
     )
 
 
+Rates = tuple[Annotated[float, Field(ge=0.25, le=4)], Annotated[float, Field(ge=0.25, le=4)]]
+
+
 class AugmentSection(_Section):
-    """Random changes of the training features; zero switches one off."""
+    """Random changes of what is trained on, see [augmentation](augmentation.md); zero switches one off.
+
+    Features are changed anew in every batch. Sound is changed before its features are computed, in `copies`
+    of every training item; each epoch takes the original or one of its copies, at random.
+    """
 
     roll: float = Field(default=0.0, ge=0, le=1, description="Largest roll along time, as a share of it.")
     shift: float = Field(
@@ -99,10 +106,81 @@ class AugmentSection(_Section):
         default=0.0, ge=0, description="Largest change of loudness, in units of the standardised features."
     )
     time_mask: float = Field(default=0.0, ge=0, lt=1, description="Widest masked span of time, as a share.")
+    time_masks: int = Field(default=1, ge=1, description="How many of them.")
     frequency_mask: float = Field(
         default=0.0, ge=0, lt=1, description="Widest masked span of frequency, as a share."
     )
+    frequency_masks: int = Field(default=1, ge=1, description="How many of them.")
+    mask_width: Literal["inclusive", "exclusive"] = Field(
+        default="inclusive", description="Whether a mask may be as wide as the widest."
+    )
+    mask_fill: Literal["mean", "region"] | float = Field(
+        default="mean",
+        description="What is in a mask: the sample's `mean`, that of the `region`, or a number.",
+    )
+    erase: float = Field(
+        default=0.0, ge=0, le=1, description="Share of samples with an erased rectangle, filled as masks are."
+    )
+    erase_side: float = Field(
+        default=0.5, gt=0, le=1, description="Its longest sides, as shares of time and frequency."
+    )
+    freq_mixstyle: float = Field(
+        default=0.0, ge=0, le=1, description="Share of batches with Freq-MixStyle, statistics of each band."
+    )
+    freq_mixstyle_alpha: float = Field(
+        default=0.4, gt=0, description="Alpha of Freq-MixStyle's Beta distribution."
+    )
+    mixstyle: float = Field(
+        default=0.0, ge=0, le=1, description="Share of batches with MixStyle, statistics of each channel."
+    )
+    mixstyle_alpha: float = Field(default=0.4, gt=0, description="Alpha of MixStyle's Beta distribution.")
     mixup: float = Field(default=0.0, ge=0, description="Alpha of mixup's Beta distribution.")
+    mixup_probability: float = Field(default=1.0, ge=0, le=1, description="Share of batches with mixup.")
+    mixup_per_sample: bool = Field(
+        default=False, description="Whether mixup draws a weight for each sample, not one for the batch."
+    )
+    mixup_larger: bool = Field(
+        default=False, description="Whether the larger of the two weights is always the sample's own."
+    )
+    copies: int = Field(default=0, ge=0, le=100, description="Augmented copies of each training item.")
+    each_copy: Literal["all", "one"] = Field(
+        default="all", description="Whether a copy has `all` of the changes below, or `one` of them in turn."
+    )
+    speed: Rates = Field(
+        default=(1.0, 1.0), description="Copies: slowest and fastest playing, pitch and tempo together."
+    )
+    stretch: Rates = Field(default=(1.0, 1.0), description="Copies: slowest and fastest tempo, pitch kept.")
+    pitch: float = Field(
+        default=0.0, ge=0, le=24, description="Copies: largest change of pitch, in semitones."
+    )
+    time_shift: float = Field(default=0.0, ge=0, description="Copies: largest shift in time, in seconds.")
+    time_shift_edge: Literal["roll", "discard"] = Field(
+        default="roll", description="Whether what leaves re-enters, or silence does."
+    )
+    impulse_response: float = Field(
+        default=0.0, ge=0, le=1, description="Copies: share of them heard through another microphone."
+    )
+    responses: str | None = Field(
+        default=None, description="Folder of measured impulse responses; by default 66 synthetic ones."
+    )
+    devices: list[str] | None = Field(
+        default=None, description="Devices whose recordings another one may stand in for; by default all."
+    )
+    device_column: str = Field(default="device", description="Where the data says an item's device.")
+    wave_mask: float = Field(
+        default=0.0, ge=0, lt=1, description="Copies: widest hidden span of the sound, as a share."
+    )
+    wave_mask_fill: Literal["zeros", "mean"] = Field(default="zeros", description="What is in it.")
+    band_mask: float = Field(
+        default=0.0, ge=0, lt=1, description="Copies: widest removed band of frequencies, as a share."
+    )
+    noise: tuple[float, float] | None = Field(
+        default=None, description="Copies: lowest and highest signal-to-noise ratio of white noise, in dB."
+    )
+    wave_gain: float = Field(default=0.0, ge=0, description="Copies: largest change of level, in dB.")
+    mel_jitter: float = Field(
+        default=0.0, ge=0, description="Copies: largest change of the mel bands' upper edge, in Hz."
+    )
 
 
 class CalibrationSection(_Section):

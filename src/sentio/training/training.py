@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sentio import __version__
 from sentio.core import registry
@@ -30,6 +31,7 @@ from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
 from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
 from sentio.training.calibrating import calibrate
+from sentio.training.copying import standardise, training_copies
 from sentio.training.defaults import complete
 from sentio.training.division import divide
 from sentio.training.evaluation import evaluate
@@ -104,16 +106,21 @@ def train(
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
         told = None if progress is None else counter(progress, "features")
         prepared = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
+        plain = frontend
         if not isinstance(start, Model):
             frontend, prepared = _standardised(frontend, prepared, split)
         training, validation, test = (
             prepared.select(part) for part in (split.train, split.validation, split.test)
         )
-        training, validation = _heard(training), _heard(validation)
-        if not len(training):
+        copies = training_copies(
+            recipe, dataset, plain, frontend, training, cache=cache, progress=progress, cancel=cancel
+        )
+        train_arrays = _arrays(training, copies)
+        validation = _heard(validation)
+        if not len(train_arrays.targets):
             raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
         with run_folder(out, recipe, training_identity(recipe, dataset, start)) as run:
-            _run_phases(net, phases, recipe, task, training, validation, run, progress, cancel)
+            _run_phases(net, phases, recipe, task, train_arrays, validation, run, progress, cancel)
             model = _calibrated(net, task, frontend, recipe, validation)
             model.card |= _circumstances(recipe, dataset, split, prepared, validation)
             if main_process():
@@ -182,8 +189,14 @@ def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tup
     if std < 1e-6 * max(1.0, abs(mean)):
         raise InputError("Nothing to train on: the features of the training clips do not vary, as of silence")
     fitted = registry.build("frontend", frontend.name, **{**settings, "mean": mean, "std": std})
-    scaled = ((prepared.inputs - np.float32(mean)) / np.float32(std)).astype(np.float32)
+    scaled = standardise(prepared.inputs, frontend, fitted)
     return fitted, FeatureSet(**{**vars(prepared), "inputs": scaled})
+
+
+def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None) -> Arrays:
+    """What is trained on, without windows that are silent in the original."""
+    heard = _heard(training)
+    return Arrays(heard.inputs, heard.targets, None if copies is None else copies[:, ~training.silent])
 
 
 def _heard(part: FeatureSet) -> FeatureSet:
@@ -218,14 +231,13 @@ def _run_phases(
     phases: list[Phase],
     recipe: Recipe,
     task: Task,
-    training: FeatureSet,
+    train: Arrays,
     validation: FeatureSet,
     run: Path,
     progress: Report | None,
     cancel: Cancel | None,
 ) -> None:
     """Train phase by phase; those that were finished before an interruption are taken from the run folder."""
-    train = Arrays(training.inputs, training.targets)
     known = Arrays(validation.inputs, validation.targets) if len(validation) else None
     for number, phase in enumerate(phases):
         done, folder = run / f"phase-{number}.safetensors", run / f"phase-{number}"
