@@ -33,6 +33,7 @@ NEEDS_TORCH = (
     "sentio.exits.*",
     "sentio.audio.augmentation",
     "sentio.audio.augmentation_mixing",
+    "sentio.audio.augmentation_warp",
     "sentio.audio.torch_frontend",
     "sentio.networks.*",
     "sentio.techniques.*",

@@ -219,6 +219,7 @@ def test_every_key_of_batches_does_what_its_function_does(recipe):
             {"frequency_mask": 0.3, "frequency_masks": 2, "mask_fill": "region", "mask_width": "exclusive"},
             augmentation.frequency_mask(x, 0.3, seeded(), count=2, **mask),
         ),
+        ({"warp_time": 0.2, "warp_frequency": 0.1}, augmentation.warp(x, 0.2, 0.1, seeded())),
         ({"erase": 0.9, "erase_side": 0.4}, augmentation.random_erasing(x, 0.9, seeded(), max_fraction=0.4)),
         (
             {"freq_mixstyle": 0.95, "freq_mixstyle_alpha": 0.2},

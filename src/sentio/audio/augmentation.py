@@ -1,6 +1,7 @@
 """Augmentation of log-mel features: functions of a batch and a generator, each usable alone.
 
-Those that mix samples are in `sentio.audio.augmentation_mixing`; sound itself is changed by
+Those that mix samples are in `sentio.audio.augmentation_mixing`, stretching in
+`sentio.audio.augmentation_warp`; sound itself is changed by
 `sentio.audio.augmentation_waveform`. Features are ``(batch, channel, time, frequency)``. Random numbers are
 drawn on the generator's device, so a seed gives the same augmentation wherever the batch lies; a batch is
 never changed in place.
@@ -15,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from sentio.audio.augmentation_mixing import FREQUENCY, TIME, freq_mixstyle, mixstyle, mixup
+from sentio.audio.augmentation_warp import warp
 from sentio.core.errors import ConfigError, InputError
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "random_erasing",
     "time_mask",
     "time_roll",
+    "warp",
 ]
 
 #: what a mask is filled with: the sample's mean, the mean of what it hides, or a number

@@ -169,6 +169,8 @@ class PhaseModule(L.LightningModule):
             x = augmentation.time_roll(x, change.roll, generator)
         if change.shift:
             x = augmentation.frequency_shift(x, change.shift, generator)
+        if change.warp_time or change.warp_frequency:
+            x = augmentation.warp(x, change.warp_time, change.warp_frequency, generator)
         if change.gain:
             x = augmentation.gain(x, change.gain, generator)
         if change.time_mask:

@@ -102,6 +102,12 @@ class AugmentSection(_Section):
     shift: float = Field(
         default=0.0, ge=0, le=1, description="Largest shift along frequency, as a share of the bands."
     )
+    warp_time: float = Field(
+        default=0.0, ge=0, le=1, description="Largest stretch along time, as a share; or squeeze, likewise."
+    )
+    warp_frequency: float = Field(
+        default=0.0, ge=0, le=1, description="The same along frequency, about the middle band."
+    )
     gain: float = Field(
         default=0.0, ge=0, description="Largest change of loudness, in units of the standardised features."
     )
