@@ -135,6 +135,7 @@ def train(
     epilog=examples(
         "sentio evaluate my-model my_sounds --split 0",
         "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
+        "sentio evaluate my-model my_sounds --split 0 --tta 30",
         "sentio evaluate my-model my_sounds --split 0 --report my-model.html",
     )
 )
@@ -152,6 +153,15 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="With --split: train, validation or test.")
     ] = "test",
     seed: Annotated[int, typer.Option(metavar="N", help="With --split: seed of a random protocol.")] = 0,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--tta",
+            min=1,
+            metavar="N",
+            help="Average each answer over N random maskings and rolls, as wide as in the training.",
+        ),
+    ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     cache: Cache = None,
@@ -177,6 +187,11 @@ def evaluate(
     chosen = options.policy(policy)
     dataset = open_data(data, protocol=protocol)
     notes = list(dataset.notes)
+    if draws is not None:
+        from sentio.audio.draws import draws_of_training, with_draws
+
+        model = with_draws(model, draws_of_training(model, draws))
+        notes.append(f"Test-time augmentation: each answer is the mean of {draws} draws.")
     if split is not None:
         from sentio.data.splits import splits
 
@@ -316,6 +331,9 @@ def profile(
 def export(
     artifact: Artifact,
     out: Annotated[Path, typer.Argument(metavar="PATH", help="Where it goes: a folder, .zip or .sentio.")],
+    half: Annotated[
+        bool, typer.Option("--float16", help="Store weights in half the bytes; computed is in float32.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model as graphs that run without PyTorch.
@@ -325,15 +343,16 @@ def export(
     from sentio import export as run
     from sentio import load
 
-    result = run(load(artifact, runtime="torch"), out)
+    result = run(load(artifact, runtime="torch"), out, dtype="float16" if half else "float32")
     if as_json:
-        printing.as_json(
-            {"path": str(result.path), "bytes": dict(result.bytes), "difference": result.difference}
-        )
+        facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
+        printing.as_json({**facts, "difference": result.difference, "rounding": result.rounding})
         return
     for key, size in result.bytes.items():
         print(f"{key:32} {size:>10,} bytes")
     print(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
+    if result.rounding is not None:
+        print(f"and by at most {result.rounding:.1e} from those before rounding to float16")
     print(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
 
 

@@ -15,6 +15,7 @@ from sentio.core.prediction import Label
 from sentio.core.registry import register
 from sentio.core.task import Batch
 from sentio.tasks.losses import ClassifierLoss
+from sentio.tasks.metrics.probabilities import macro_accuracy
 
 #: the exit of an answer for which no network was run
 NO_EXIT = "none"
@@ -92,9 +93,9 @@ class Classification:
 
     def score(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
         """Accuracy, and accuracy averaged over the classes present (macro)."""
-        right = self.choice(output) == targets
-        per_class = [right[targets == label].mean() for label in np.unique(targets)]
-        return {"accuracy": float(right.mean()), "macro_accuracy": float(np.mean(per_class))}
+        answers = self.choice(output)
+        right = float((answers == targets).mean())
+        return {"accuracy": right, "macro_accuracy": macro_accuracy(answers, targets)}
 
     def loss(self, output: Any, batch: Batch) -> Any:
         """``training_loss``; targets are class indices ``(batch,)`` or probabilities ``(batch, class)``."""
