@@ -156,6 +156,8 @@ def test_a_weight_too_large_is_one_sentence(small, tmp_path):
         model.network.backbone.stage("b").conv.weight[0, 0, 0, 0] = 7e4
     with pytest.raises(ConfigError, match=r"Parameter 'backbone.stages.b.conv.weight' reaches 70000, and"):
         save(model, tmp_path / "half", dtype="float16")
+    with pytest.raises(ConfigError, match="stored as float32 or float16, got 'bfloat16'"):
+        save(model, tmp_path / "half", dtype="bfloat16")
     assert not (tmp_path / "half").exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -55,8 +55,10 @@ def save(
     Raises:
         ArtifactError: it cannot be written there.
         ConfigError: the model has no PyTorch network, or the network does not know its input shape; a
-            parameter is too large for float16.
+            parameter is too large for float16; no such dtype.
     """
+    if dtype not in get_args(Storage):
+        raise ConfigError(f"Weights are stored as {' or '.join(get_args(Storage))}, got {dtype!r}")
     net: MultiExit = model.network
     entries, files = graphs or ({}, {})
     stored = {"storage": dtype, "version": 2} if dtype == "float16" else {}
