@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,28 @@ def test_evaluate_of_a_part_and_with_another_policy(sentio, artifact, tones):
 def test_evaluate_says_when_it_measures_on_what_was_trained_on(sentio, artifact, tones):
     assert "note: The model was trained on files of tones" in sentio("evaluate", artifact, tones).out
     assert "trained on files" not in sentio("evaluate", artifact, tones, "--split", 0).out
+
+
+def test_evaluate_averages_over_draws_as_wide_as_in_the_training(sentio, artifact, tones, tmp_path, tamper):
+    refused = sentio("evaluate", artifact, tones, "--tta", 3)
+    assert refused.code == 2
+    assert "was not trained with masks or rolls" in refused.err
+    folder = shutil.copytree(artifact, tmp_path / "masked")
+    tamper(folder, lambda values: values["card"]["recipe"]["augment"].update(time_mask=0.3))
+    plain, drawn = (
+        json.loads(sentio("evaluate", folder, tones, "--split", 0, *more, "--json").out)
+        for more in ((), ("--tta", 3))
+    )
+    assert drawn["exits"][0]["macs"] == 3 * plain["exits"][0]["macs"]
+    assert drawn["log_loss"] != plain["log_loss"]
+    assert "Test-time augmentation: each answer is the mean of 3 draws." in drawn["notes"]
+
+
+def test_export_in_half_the_bytes(sentio, artifact, tmp_path):
+    pytest.importorskip("onnxscript")
+    found = sentio("export", artifact, tmp_path / "half", "--float16")
+    assert "from those before rounding to float16" in found.out
+    assert json.loads((tmp_path / "half" / "sentio.json").read_text())["storage"] == "float16"
 
 
 def test_evaluate_agrees_between_runtimes(sentio, box, tones):

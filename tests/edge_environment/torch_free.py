@@ -37,6 +37,7 @@ NEEDS_TORCH = (
     "sentio.audio.torch_frontend",
     "sentio.networks.*",
     "sentio.techniques.*",
+    "sentio.training.averaging",
     "sentio.training.batches",
     "sentio.training.building",
     "sentio.training.callbacks",

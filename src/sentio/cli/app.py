@@ -137,6 +137,7 @@ def train(
     epilog=examples(
         "sentio evaluate my-model my_sounds --split 0",
         "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
+        "sentio evaluate my-model my_sounds --split 0 --tta 30",
         "sentio evaluate my-model my_sounds --split 0 --report my-model.html",
         "sentio evaluate scenes TAU-urban-acoustic-scenes-2022-mobile-development --split 0 --by device",
     )
@@ -164,6 +165,15 @@ def evaluate(
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Keep only the files of this class; may be repeated."),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--tta",
+            min=1,
+            metavar="N",
+            help="Average each answer over N random maskings and rolls, as wide as in the training.",
+        ),
     ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
@@ -196,6 +206,11 @@ def evaluate(
     if split is None and len(own) < len(dataset):
         notes.append(f"Augmented copies are for training and were left out ({len(dataset) - len(own)}).")
         dataset = dataset.subset(own)
+    if draws is not None:
+        from sentio.audio.draws import draws_of_training, with_draws
+
+        model = with_draws(model, draws_of_training(model, draws))
+        notes.append(f"Test-time augmentation: each answer is the mean of {draws} draws.")
     if split is not None:
         found = splits(dataset, seed=seed)
         place = options.split(split)
@@ -334,6 +349,9 @@ def profile(
 def export(
     artifact: Artifact,
     out: Annotated[Path, typer.Argument(metavar="PATH", help="Where it goes: a folder, .zip or .sentio.")],
+    half: Annotated[
+        bool, typer.Option("--float16", help="Store weights in half the bytes; computed is in float32.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model as graphs that run without PyTorch.
@@ -343,15 +361,16 @@ def export(
     from sentio import export as run
     from sentio import load
 
-    result = run(load(artifact, runtime="torch"), out)
+    result = run(load(artifact, runtime="torch"), out, dtype="float16" if half else "float32")
     if as_json:
-        printing.as_json(
-            {"path": str(result.path), "bytes": dict(result.bytes), "difference": result.difference}
-        )
+        facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
+        printing.as_json({**facts, "difference": result.difference, "rounding": result.rounding})
         return
     for key, size in result.bytes.items():
         print(f"{key:32} {size:>10,} bytes")
     print(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
+    if result.rounding is not None:
+        print(f"and by at most {result.rounding:.1e} from those before rounding to float16")
     print(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
 
 

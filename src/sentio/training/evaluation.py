@@ -19,6 +19,7 @@ from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features
 from sentio.data.readers import open_data
 from sentio.data.splits import natural
+from sentio.tasks.metrics.probabilities import expected_calibration_error, log_loss, macro_accuracy
 from sentio.training.by_recording import Mistake, Recordings, TradeoffPoint, mistakes, tradeoff
 from sentio.training.progress import Cancel, Progress, Report, counter, stop_if
 
@@ -37,6 +38,7 @@ class ExitFigures:
         ms: median milliseconds from features to this exit, one window at a time.
         share: of the windows (silent ones aside) that left here under the policy.
         accuracy_leaving: of the windows that left here; None if none did.
+        log_loss, ece: if every recording were answered here, see `Evaluation`.
     """
 
     name: str
@@ -45,6 +47,8 @@ class ExitFigures:
     ms: float
     share: float
     accuracy_leaving: float | None
+    log_loss: float | None = None
+    ece: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class Evaluation:
         runtime: what the network ran on.
         notes: what was odd about the data.
         mistakes: the surest of the recordings that were answered wrongly.
+        log_loss: mean of -log of the right class's probability under the policy, in nats; recordings that
+            are nothing but silence have no probabilities and are left out, here and in the next two.
+        log_loss_by_class: the mean over the classes present of each class's log loss.
+        ece: expected calibration error under the policy, in 15 bins.
         tradeoff: accuracy and cost if one confidence threshold held for all exits, from everything at the
             first exit to everything at the last.
         by: the column that ``groups`` go by; None where none was asked for.
@@ -104,6 +112,9 @@ class Evaluation:
     tradeoff: tuple[TradeoffPoint, ...] = field(default=())
     by: str | None = None
     groups: tuple[GroupFigures, ...] = field(default=())
+    log_loss: float | None = None
+    log_loss_by_class: float | None = None
+    ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -142,7 +153,11 @@ class Evaluation:
         )
         silent = f" and {self.silent} silent ones" if self.silent else ""
         counts = f"{self.recordings} recordings, {self.windows} windows{silent}"
-        found = f"{drawn(table)}\n{counts}, runtime {self.runtime}\n"
+        sure = ""
+        if self.log_loss is not None:
+            sure = f"log loss {self.log_loss:.3f} nats ({self.log_loss_by_class:.3f} mean over the classes), "
+            sure += f"calibration error (ECE) {self.ece:.3f}\n"
+        found = f"{drawn(table)}\n{sure}{counts}, runtime {self.runtime}\n"
         if self.by is None:
             return found
         parts = Table()
@@ -229,6 +244,7 @@ def evaluate(
     figures = []
     for index, name in enumerate(names):
         here = left == index
+        believed_here = recordings.probabilities(outputs[name])
         right_here = answered[here].argmax(axis=1) == targets[heard][here]
         figures.append(
             ExitFigures(
@@ -238,16 +254,19 @@ def evaluate(
                 ms[name],
                 float(here.mean()),
                 float(right_here.mean()) if here.any() else None,
+                log_loss(*believed_here),
+                expected_calibration_error(*believed_here),
             )
         )
     guess, score = recordings.answers(answered)
     right = guess == truth
+    believed = recordings.probabilities(answered)
     sure = [model.task.confidence(outputs[name], MAX_PROBABILITY) for name in names[:-1]]
     confusion = np.zeros((len(known), len(known) + 1), dtype=int)
     np.add.at(confusion, (truth, guess), 1)
     return Evaluation(
         accuracy=float(right.mean()),
-        macro_accuracy=float(np.mean([right[truth == label].mean() for label in np.unique(truth)])),
+        macro_accuracy=macro_accuracy(guess, truth),
         mean_macs=None if macs is None else float(np.asarray(macs)[left].mean()),
         mean_ms=float(spent.mean()),
         exits=tuple(figures),
@@ -263,6 +282,9 @@ def evaluate(
         tradeoff=tradeoff(recordings, [outputs[name] for name in names], sure, macs),
         by=by,
         groups=_groups([values[row] for row in recordings.rows], right) if values else (),
+        log_loss=log_loss(*believed),
+        log_loss_by_class=log_loss(*believed, by_class=True),
+        ece=expected_calibration_error(*believed),
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -19,6 +18,8 @@ from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Batch, Task
 from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
+from sentio.training.criterion import with_loss
+from sentio.training.schedules import share
 from sentio.training.sections import Recipe
 
 TRAIN_LOSS = "train_loss"
@@ -50,12 +51,18 @@ class PhaseModule(L.LightningModule):
         validation: Arrays | None,
     ) -> None:
         super().__init__()
-        self.net, self.phase, self.recipe, self.task = net, phase, recipe, task
+        self.net, self.phase, self.recipe = net, phase, recipe
+        self.task = with_loss(task, recipe.loss, train.targets)
         self.data = {"train": train, "validation": validation}
         self.plateau: ReduceLROnPlateau | None = None
+        self.validated = -1  # the last epoch that was
         self._loaded: dict[str, Any] | None = None
         self._seen: list[tuple[dict[str, NDArray[Any]], NDArray[Any]]] = []
         set_mode(net, phase)
+        if recipe.devices.channels_last:
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d):  # a network may have kernels of other ranks too
+                    layer.to(memory_format=torch.channels_last)
 
     @property
     def monitor(self) -> str:
@@ -76,17 +83,28 @@ class PhaseModule(L.LightningModule):
         return [] if validation is None else validation.in_order(self.recipe.batch)
 
     def on_train_epoch_start(self) -> None:
-        options, schedule = self.recipe.optimiser, self.recipe.schedule
-        groups = self.trainer.optimizers[0].param_groups
-        if schedule.name == "cosine":
-            factor = cosine(self.current_epoch, self.recipe.epochs, schedule.warmup_epochs)
-            for group in groups:
-                group["lr"] = options.lr * factor
-        self.log("learning_rate", groups[0]["lr"], sync_dist=True)
+        self._set_learning_rate(self.current_epoch)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
+        # Lightning asks whether the epoch's number divides by this.
+        epoch = self.current_epoch + 1
+        due = epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs
+        self.trainer.check_val_every_n_epoch = 1 if due else epoch + 1
+
+    def on_train_batch_start(self, _: Any, index: int) -> None:
+        if self.recipe.schedule.every == "step":
+            self._set_learning_rate(self.current_epoch + index / self.trainer.num_training_batches)
+
+    def _set_learning_rate(self, epoch: float) -> None:
+        schedule = self.recipe.schedule
+        if schedule.name != "plateau":
+            rate = self.recipe.optimiser.lr * share(schedule, epoch, self.recipe.epochs)
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = rate
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
         x, targets = self._augmented(*batch, generator)
+        x = self._laid_out(x)
         # Dropout draws from PyTorch's own generator.
         torch.manual_seed(self._seed(self.current_epoch, index, 1))
         loss = self._loss(self.net(x, self.phase.losses), targets)
@@ -95,7 +113,7 @@ class PhaseModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        x, targets = batch
+        x, targets = self._laid_out(batch[0]), batch[1]
         found = self.net(x, self.phase.losses)
         loss = self._loss(found, targets)
         self._check(loss, "validation")
@@ -110,6 +128,7 @@ class PhaseModule(L.LightningModule):
             figure, value = next(iter(scores.items()))
             self.log(f"val_{figure}/{name}", value, sync_dist=True)
         self._seen.clear()
+        self.validated = self.current_epoch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options, schedule = self.recipe.optimiser, self.recipe.schedule
@@ -124,7 +143,12 @@ class PhaseModule(L.LightningModule):
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
             optimiser = kind(chosen, options.lr, weight_decay=options.weight_decay)
         if schedule.name == "plateau":
-            self.plateau = ReduceLROnPlateau(optimiser, factor=schedule.factor, patience=schedule.patience)
+            self.plateau = ReduceLROnPlateau(
+                optimiser,
+                factor=schedule.factor,
+                patience=schedule.patience,
+                min_lr=options.lr * schedule.floor,
+            )
         return optimiser
 
     # Lightning would step schedulers behind the checkpoint, and a resumed training would miss that step.
@@ -150,6 +174,11 @@ class PhaseModule(L.LightningModule):
             for name, weight in self.phase.losses.items()
         ]
         return torch.stack(losses).sum()
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        if x.ndim == 4 and self.recipe.devices.channels_last:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
 
     def _check(self, loss: Tensor, part: str) -> None:
         if not torch.isfinite(loss):
@@ -198,17 +227,3 @@ class PhaseModule(L.LightningModule):
                 probability=change.mixup_probability,
             )
         return x, targets
-
-
-def cosine(epoch: int, epochs: int, warmup: int) -> float:
-    """The share of the learning rate in an epoch, from 0: a linear rise, then half a cosine down.
-
-    Args:
-        epoch: from 0.
-        epochs: in all.
-        warmup: epochs of the rise, from a hundredth; taken as at most half of all.
-    """
-    warmup = min(warmup, epochs // 2)
-    if epoch < warmup:
-        return 0.01 + 0.99 * epoch / warmup
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))

@@ -69,13 +69,41 @@ class OptimiserSection(_Section):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of `sgd`.")
 
 
-class ScheduleSection(_Section):
-    """How the learning rate falls."""
+class LossSection(_Section):
+    """What each exit of a classifier is trained to make small; left as it is, the task's own loss."""
 
-    name: Literal["plateau", "cosine", "constant"] = Field(
+    name: Literal["cross-entropy", "focal"] = Field(
+        default="cross-entropy",
+        description="`focal` lets samples that are surely right count less (Lin et al. 2017).",
+    )
+    gamma: float = Field(default=1.0, ge=0, description="Exponent of `focal`; at 0 it is the cross-entropy.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of each target that is spread evenly over all classes."
+    )
+    class_weights: Literal["none", "inverse"] | dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default="none",
+        description="`inverse`: a class of n training samples weighs 1 / max(n, `class_floor`); or a weight "
+        "by label, 1 for those not named. Scaled to a mean of 1 over the training samples.",
+    )
+    class_floor: int = Field(
+        default=1, ge=1, description="Classes of fewer samples weigh no more with `inverse`."
+    )
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the task's own loss is left as it is."""
+        plain = self.name == "cross-entropy" or self.gamma == 0
+        return plain and not self.label_smoothing and self.class_weights == "none"
+
+
+class ScheduleSection(_Section):
+    """How the learning rate moves; shares are of `optimiser.lr`, epochs count from 0."""
+
+    name: Literal["plateau", "cosine", "cosine-cycle", "linear", "one-cycle", "constant"] = Field(
         default="cosine",
         description="`plateau` when the validation loss stops falling (the training loss where there is no "
-        "validation part), along a `cosine` to zero, or not.",
+        "validation part), along half a `cosine`, in cosines up and down again (`cosine-cycle`), `linear`, "
+        "up and down once (`one-cycle`), or not.",
     )
     factor: float = Field(
         default=0.6, gt=0, lt=1, description="By which `plateau` multiplies the learning rate."
@@ -83,8 +111,47 @@ class ScheduleSection(_Section):
     patience: int = Field(
         default=2, ge=0, description="Epochs without a better loss that `plateau` lets pass."
     )
+    floor: float = Field(
+        default=0.0, ge=0, lt=1, description="The share below which the learning rate does not fall."
+    )
     warmup_epochs: int = Field(
-        default=0, ge=0, description="Epochs of linear rise before `cosine`; at most half of all."
+        default=0,
+        ge=0,
+        description="Epochs of rise: linear before `cosine`, exponential before `linear`, the first part of "
+        "`one-cycle` (0 for three tenths); at most half of all.",
+    )
+    cycle_epochs: int = Field(default=20, ge=2, description="Epochs of one rise and fall of `cosine-cycle`.")
+    decay_start: int | None = Field(
+        default=None,
+        ge=0,
+        description="Epoch from which `linear` falls (by default the end of the warm-up), or up to which "
+        "`cosine-cycle` begins new cycles (by default the last).",
+    )
+    decay_epochs: int | None = Field(
+        default=None, ge=1, description="Epochs in which `linear` falls to the floor; by default the rest."
+    )
+    every: Literal["epoch", "step"] = Field(
+        default="epoch", description="When the learning rate is set anew, other than for `plateau`."
+    )
+
+
+class AveragingSection(_Section):
+    """The mean of the weights along the training, which is then validated and kept in their place."""
+
+    name: Literal["none", "ema", "swa"] = Field(
+        default="none",
+        description="`ema`: exponential, after every step, running statistics too. `swa`: plain, over the "
+        "ends of the last epochs, running statistics measured anew (Izmailov et al. 2018).",
+    )
+    decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Share of the old mean that `ema` keeps in a step; at most (1 + n) / (10 + n) after n "
+        "steps.",
+    )
+    start: float = Field(
+        default=0.75, ge=0, lt=1, description="Share of the epochs after which `swa` begins."
     )
 
 
@@ -209,7 +276,7 @@ class CalibrationSection(_Section):
 
 
 class DevicesSection(_Section):
-    """Passed to Lightning's `Trainer` as they are."""
+    """Passed to Lightning's `Trainer` as they are, but for `channels_last`."""
 
     accelerator: str = Field(default="auto", description="`auto`, `cpu`, `gpu`, `mps`, ...")
     devices: int | str | list[int] = Field(
@@ -222,6 +289,14 @@ class DevicesSection(_Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         default="32-true", description="Arithmetic of the training."
     )
+    channels_last: bool = Field(
+        default=False,
+        description="Lay images out with channels last, which convolutions in `bf16-mixed` are faster with.",
+    )
+
+    def for_trainer(self) -> dict[str, Any]:
+        """What Lightning is given; the layout is set on the network itself."""
+        return self.model_dump(exclude={"channels_last"})
 
 
 class Recipe(_Section):
@@ -246,8 +321,10 @@ class Recipe(_Section):
     technique: NamedSection = Field(
         default=NamedSection(name="end-to-end"), description="What is trained when, on which losses."
     )
+    loss: LossSection = LossSection()
     optimiser: OptimiserSection = OptimiserSection()
     schedule: ScheduleSection = ScheduleSection()
+    averaging: AveragingSection = AveragingSection()
     augment: AugmentSection = AugmentSection()
     epochs: int = Field(default=60, ge=1, description="Epochs of each phase of the technique.")
     batch: int = Field(default=32, ge=1, description="Samples in a batch, on each device.")
@@ -256,6 +333,12 @@ class Recipe(_Section):
     )
     keep: Literal["best", "last"] = Field(
         default="best", description="Which epoch's weights are kept, `best` by validation loss."
+    )
+    validate_every: int = Field(
+        default=1,
+        ge=1,
+        description="Epochs from one look at the validation part to the next; the last epoch is always "
+        "looked at.",
     )
     calibration: CalibrationSection = CalibrationSection(accuracy_drop=0.01)
     devices: DevicesSection = DevicesSection()
