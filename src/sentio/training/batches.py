@@ -16,7 +16,7 @@ Loader = DataLoader[tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Features and targets of one part of the data.
+    """Features and targets of one part of the data; a batch has them, and each sample's place in the part.
 
     Args:
         inputs: float32, ``(sample, channel, time, frequency)``.
@@ -38,7 +38,8 @@ class Arrays:
         return DataLoader(self._tensors(), batch_size=batch, sampler=order, drop_last=drop_last)
 
     def _tensors(self) -> TensorDataset:
-        return TensorDataset(torch.from_numpy(self.inputs), torch.from_numpy(self.targets))
+        items = torch.arange(len(self.targets))
+        return TensorDataset(torch.from_numpy(self.inputs), torch.from_numpy(self.targets), items)
 
 
 class Shuffled(Sampler[int]):

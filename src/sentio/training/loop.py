@@ -93,7 +93,8 @@ def run_phase(
     if best:
         kept = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         weights = kept["state_dict"].items()
-        net.load_state_dict({key.removeprefix("net."): value for key, value in weights})
+        own = {key.removeprefix("net."): value for key, value in weights if key.startswith("net.")}
+        net.load_state_dict(own)
         trainer.strategy.barrier()
     net.to("cpu").eval().requires_grad_(True)
 

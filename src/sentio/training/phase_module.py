@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -17,6 +17,7 @@ from sentio.audio import augmentation
 from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Batch, Task
+from sentio.techniques.objective import TrainingBatch
 from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
 from sentio.training.sections import Recipe
@@ -51,6 +52,8 @@ class PhaseModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.net, self.phase, self.recipe, self.task = net, phase, recipe, task
+        # Named here so that parameters of its own move to the device and into the checkpoints.
+        self.objective = phase.objective
         self.data = {"train": train, "validation": validation}
         self.plateau: ReduceLROnPlateau | None = None
         self._loaded: dict[str, Any] | None = None
@@ -84,18 +87,26 @@ class PhaseModule(L.LightningModule):
                 group["lr"] = options.lr * factor
         self.log("learning_rate", groups[0]["lr"], sync_dist=True)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+        x, targets, items = batch
         generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
-        x, targets = self._augmented(*batch, generator)
+        x, targets = self._augmented(x, targets, generator)
         # Dropout draws from PyTorch's own generator.
         torch.manual_seed(self._seed(self.current_epoch, index, 1))
-        loss = self._loss(self.net(x, self.phase.losses), targets)
+        if self.objective is None:
+            loss = self._loss(self.net(x, self.phase.losses), targets)
+        else:
+            given = TrainingBatch(x, targets, items, self.phase.losses, self.current_epoch, generator)
+            parts = self.objective.losses(self.net, given, self._label_loss)
+            loss = torch.stack(list(parts.values())).sum()
+            figures = {f"{TRAIN_LOSS}/{name}": part for name, part in parts.items()}
+            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         self._check(loss, "training")
         self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        x, targets = batch
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        x, targets, _ = batch
         found = self.net(x, self.phase.losses)
         loss = self._loss(found, targets)
         self._check(loss, "validation")
@@ -113,7 +124,10 @@ class PhaseModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options, schedule = self.recipe.optimiser, self.recipe.schedule
-        chosen = [p for module in trained_modules(self.net, self.phase) for p in module.parameters()]
+        modules = trained_modules(self.net, self.phase)
+        if isinstance(self.objective, nn.Module):
+            modules.append(self.objective)
+        chosen = [p for module in modules for p in module.parameters()]
         if not chosen:
             raise ConfigError(f"Nothing would be trained in phase {self.phase.name!r}: it has no parameters")
         if options.name == "sgd":
@@ -146,10 +160,13 @@ class PhaseModule(L.LightningModule):
 
     def _loss(self, found: dict[str, Tensor], targets: Tensor) -> Tensor:
         losses = [
-            weight * self.task.loss(found[name], Batch(None, targets))
-            for name, weight in self.phase.losses.items()
+            weight * self._label_loss(found[name], targets) for name, weight in self.phase.losses.items()
         ]
         return torch.stack(losses).sum()
+
+    def _label_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.task.loss(output, Batch(None, targets))
+        return loss
 
     def _check(self, loss: Tensor, part: str) -> None:
         if not torch.isfinite(loss):
