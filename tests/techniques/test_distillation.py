@@ -14,7 +14,7 @@ from sentio.core.anytime import FINAL
 from sentio.core.errors import ArtifactError, ConfigError, UnknownNameError
 from sentio.core.torch_artifact import save
 from sentio.tasks.classification import Classification
-from sentio.techniques.distillation import FORMS, distillation_loss
+from sentio.techniques.distillation_logits import FORMS, distillation_loss
 from sentio.techniques.distillation_teacher import Teacher, average_logits, fingerprint
 from sentio.techniques.objective import Objective, Setting, TrainingBatch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from sentio.core import registry
 from sentio.core.anytime import Read
 from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import MultiExit
+from sentio.techniques.distillation_patchout import SharedPatchout
 from sentio.techniques.distillation_teacher import Ensemble
 from sentio.techniques.objective import LabelLoss, Setting, TrainingBatch
 from sentio.techniques.phases import Phase
@@ -24,18 +25,22 @@ class Comparison:
     """What student and teacher say about a batch.
 
     Args:
+        net: the student.
         batch: the samples.
         outputs: of the student's exits.
         taps: tensors at the student's boundaries.
         teacher: logits ``(batch, class)`` in the student's order of classes; None where no term asks.
         teacher_taps: tensors at the teacher's boundaries.
+        grid: of the patches that both kept, where patches were left out.
     """
 
+    net: MultiExit
     batch: TrainingBatch
     outputs: Mapping[str, Tensor]
     taps: Mapping[Read, Tensor]
     teacher: Tensor | None = None
     teacher_taps: Mapping[Read, Tensor] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
 
     def asked(self) -> Tensor:
         """The teacher's logits, where a term has asked for them."""
@@ -46,16 +51,20 @@ class Comparison:
 class Term(Protocol):
     """One comparison; one that is an ``nn.Module`` has parameters for training only."""
 
-    #: tensors it reads at the student's and the teacher's boundaries
-    taps: Sequence[Read]
-    teacher_taps: Sequence[Read]
-
     def exits(self, losses: Mapping[str, float]) -> set[str]:
         """The student's exits that it reads, in a phase with these losses."""
         ...
 
     def asks(self, losses: Mapping[str, float]) -> bool:
         """Whether it reads the teacher's logits, in a phase with these losses."""
+        ...
+
+    def taps(self, losses: Mapping[str, float]) -> set[Read]:
+        """Tensors that it reads at the student's boundaries, in a phase with these losses."""
+        ...
+
+    def teacher_taps(self, losses: Mapping[str, float]) -> set[Read]:
+        """Tensors that it reads at the teacher's boundaries."""
         ...
 
     def check(self, net: MultiExit, teachers: Ensemble | None, setting: Setting) -> None:
@@ -72,9 +81,13 @@ class Distillation(nn.Module):
 
     Args:
         teachers: None where the student teaches itself.
-        terms: what is compared; the names of their parts differ.
+        terms: what is compared; parts of the same name are added.
         temperature: at which the teachers' logits are asked for.
         cache: ask the teachers about every training sample once, before training and without augmentation.
+        patchout: the patches that student and teachers leave out.
+
+    Raises:
+        ConfigError: what is kept beforehand cannot be what the terms read.
     """
 
     def __init__(
@@ -84,20 +97,25 @@ class Distillation(nn.Module):
         *,
         temperature: float = 1.0,
         cache: bool = False,
+        patchout: SharedPatchout | None = None,
     ) -> None:
         super().__init__()
         self.teachers, self.temperature, self.cache = teachers, temperature, cache
+        self.patchout = patchout
         self.terms = tuple(terms)
         self.trained = nn.ModuleList(term for term in terms if isinstance(term, nn.Module))
-        if cache and any(term.teacher_taps for term in terms):
+        if cache and (patchout is not None or len(self.trained)):
             raise ConfigError(
-                "Only the teacher's logits are kept with cache: true, and here its features are compared; "
-                "take cache out"
+                "With cache the teacher's answers about whole clips are kept, and neither its features nor "
+                "answers about some patches; take cache out"
             )
 
     def check(self, net: MultiExit, setting: Setting) -> None:
         if self.teachers is not None:
             self.teachers.check(setting, net.backbone.example(2))
+            if self.patchout is not None:
+                for teacher in self.teachers.members:
+                    self.patchout.check(net, teacher.net, teacher.name)
         for term in self.terms:
             term.check(net, self.teachers, setting)
 
@@ -110,35 +128,41 @@ class Distillation(nn.Module):
             self.teachers.keep(inputs, self.temperature)
 
     def losses(self, net: MultiExit, batch: TrainingBatch, label_loss: LabelLoss) -> dict[str, Tensor]:
+        inputs, grid = batch.inputs, None
+        if self.patchout is not None:
+            inputs, grid = self.patchout.draw(net, inputs, batch.generator)
         exits = set[str]().union(*(term.exits(batch.losses) for term in self.terms))
-        taps = {tap for term in self.terms for tap in term.taps}
-        seen = self._teach(Comparison(batch, *net.tapped(batch.inputs, exits, taps)))
-        found: dict[str, Tensor] = {}
+        taps = set[Read]().union(*(term.taps(batch.losses) for term in self.terms))
+        outputs, found = net.tapped(inputs, exits, taps)
+        teacher, theirs = self._ask(inputs, batch)
+        seen = Comparison(net, batch, outputs, found, teacher, theirs, grid)
+        parts: dict[str, Tensor] = {}
         for term in self.terms:
-            found |= term.parts(seen, label_loss)
-        return found
+            for name, part in term.parts(seen, label_loss).items():
+                parts[name] = parts[name] + part if name in parts else part
+        return parts
 
     def identity(self) -> str:
         return "self" if self.teachers is None else self.teachers.identity()
 
-    def _teach(self, seen: Comparison) -> Comparison:
-        batch, teachers = seen.batch, self.teachers
+    def _ask(self, inputs: Any, batch: TrainingBatch) -> tuple[Tensor | None, Mapping[Read, Tensor]]:
+        """What the teachers say, as far as a term reads it."""
+        teachers = self.teachers
         asks = any(term.asks(batch.losses) for term in self.terms)
-        taps = {tap for term in self.terms for tap in term.teacher_taps}
+        taps = set[Read]().union(*(term.teacher_taps(batch.losses) for term in self.terms))
         if teachers is None or not (asks or taps):
-            return seen
+            return None, {}
         if self.cache:
             if batch.targets.ndim > 1:
                 raise ConfigError(
                     "The teacher's answers are kept for each clip, and the batch mixes clips; take mixup out "
                     "of augment, or cache out of the technique's options"
                 )
-            return replace(seen, teacher=teachers.kept(batch.items))
+            return teachers.kept(batch.items), {}
         if taps:
             (teacher,) = teachers.members
-            logits, found = teacher.run(batch.inputs, taps)
-            return replace(seen, teacher=logits, teacher_taps=found)
-        return replace(seen, teacher=teachers.logits(batch.inputs, self.temperature))
+            return teacher.run(inputs, taps)
+        return teachers.logits(inputs, self.temperature), {}
 
 
 def base_phases(net: MultiExit, technique: str | Mapping[str, Any]) -> list[Phase]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sentio.core.anytime import FINAL, Read
+from sentio.core.anytime import FINAL, MAIN, Read
 from sentio.core.artifact import WEIGHTS, ArtifactFiles
 from sentio.core.errors import ConfigError
 from sentio.core.features import FrontEnd
@@ -148,6 +148,8 @@ class Teacher:
     def _rescaled(self, x: Any) -> Any:
         if self._scale is None:
             return x
+        if isinstance(x, Mapping):  # other inputs, such as the patches to keep, are no features
+            return {**x, MAIN: self._rescaled(x[MAIN])}
         factor, shift = (value.to(x.device, x.dtype) for value in self._scale)
         return x * factor + shift
 
