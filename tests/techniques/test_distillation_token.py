@@ -218,7 +218,9 @@ def test_registered_transformers_teach_each_other(small):
     torch.manual_seed(0)
     options = {**registry.find("network", "vit-medium").small, "classes": 3, "head": "deit"}
     net = add_exits(create_network("vit-medium", **options), "pooled-linear", at=["block1"], classes=3)
-    teacher = create_network("vit-large", **{**options, "dim": 24, "layers": 3, "head": "class"})
+    teacher = create_network(
+        "vit-large", **{**options, "dim": 24, "layers": 3, "head": "class", "patchout": (0, 0)}
+    )
     phase = ready(small, net, teacher=teacher, token="soft", features=True, patchout=[1, 1])
     given = TrainingBatch(
         net.backbone.example(5),

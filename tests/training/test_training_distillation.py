@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -146,3 +149,76 @@ def test_exits_that_teach_themselves(tones, recipe):
         "block2",
         "final",
     ]
+
+
+def test_what_is_trained_beside_the_student_is_left_behind(trained, tones, recipe, tmp_path):
+    """What is saved, and so what is exported, has the tensors that it has without a teacher."""
+    technique = with_teacher(str(trained.path), features=True)
+    for keep in ("best", "last"):
+        model = train(None, recipe(epochs=1, keep=keep, technique=technique), tones, out=tmp_path / keep)
+        found, expected = sentio.load(tmp_path / keep).network, trained.model.network
+        assert {name: tensor.shape for name, tensor in found.state_dict().items()} == {
+            name: tensor.shape for name, tensor in expected.state_dict().items()
+        }
+        assert [type(part) for part in found.modules()] == [type(part) for part in expected.modules()]
+    kept = torch.load(tmp_path / "last.run" / "phase-0" / "last.ckpt", weights_only=True)["state_dict"]
+    beside = sum(value.numel() for name, value in kept.items() if name.startswith("objective."))
+    assert beside > sum(p.numel() for p in model.network.parameters())
+    assert {name.partition(".")[0] for name in kept} == {"net", "objective"}, "the teacher is not kept"
+
+
+def test_an_interrupted_training_on_features_ends_like_an_uninterrupted_one(trained, tones, recipe, tmp_path):
+    """Masks, alignments and generator go on as they would have."""
+    technique = with_teacher(str(trained.path), features={"alpha": 1e-3, "beta": 1e-3})
+    values = recipe(epochs=3, deterministic=True, technique=technique)
+    whole = train(None, values, tones, out=tmp_path / "whole")
+    told = []
+    with pytest.raises(CancelledError):
+        train(
+            None,
+            values,
+            tones,
+            out=tmp_path / "parts",
+            progress=told.append,
+            cancel=lambda: sum(step.job.startswith("train") for step in told) >= 7,
+        )
+    assert same(whole, train(None, values, tones, out=tmp_path / "parts"))
+    other = recipe(epochs=3, deterministic=True, technique=with_teacher(str(trained.path)))
+    assert not same(whole, train(None, other, tones)), "features make a difference"
+
+
+TWO_PROCESSES = """
+import sys
+import sentio
+from sentio.training.progress import main_process
+
+if __name__ == "__main__":
+    recipe = {
+        "name": "two",
+        "network": {"name": "tiny-cnn", "options": {"width": 4}},
+        "frontend": {"name": "log-mel", "options": sentio.load(sys.argv[3]).frontend.settings()},
+        "exits": [{"kind": "pooled-linear", "at": ["block1"]}],
+        "technique": {"name": "distillation", "options": {"teacher": sys.argv[3], "features": True}},
+        "epochs": 2, "batch": 6,
+        "devices": {"accelerator": "cpu", "devices": 2, "strategy": "ddp"},
+    }
+    model = sentio.train(None, recipe, sys.argv[1], out=sys.argv[2])
+    print("main" if main_process() else "other", model.card.get("test", {}).get("recordings"))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_a_teacher_each(trained, tones, tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tones), str(tmp_path / "m"), str(trained.path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")[:2]) == ["main 6", "other None"]
+    assert sentio.load(tmp_path / "m").exit_names == ("block1", "final")
