@@ -15,7 +15,7 @@ for label, hertz in {"deep": 150.0, "low": 400.0, "middle": 900.0, "high": 2500.
         clip = 0.3 * np.sin(2 * np.pi * hertz * generator.uniform(0.8, 1.25) * seconds)
         soundfile.write(Path("tones", label, f"{number}.wav"), clip + generator.normal(0, 0.2, 4000), 8000)
 
-recipe = {"epochs": 6, "optimiser": {"lr": 0.003}, "augment": {"roll": 1.0, "mixup": 0.3}}
+recipe = {"epochs": 6, "batch": 8, "optimiser": {"lr": 0.01}, "augment": {"roll": 1.0}}
 large = {"name": "large", "network": {"name": "tiny-cnn", "options": {"width": 24}}, **recipe}
 sentio.train(None, large, "tones", out="large")
 

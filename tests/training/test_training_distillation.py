@@ -27,6 +27,20 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+def stop(values, tones, out, after):
+    """A training that is stopped after so many steps."""
+    told = []
+    with pytest.raises(CancelledError):
+        train(
+            None,
+            values,
+            tones,
+            out=out,
+            progress=told.append,
+            cancel=lambda: sum(step.job.startswith("train") for step in told) >= after,
+        )
+
+
 def test_a_recipe_names_a_teacher_by_its_path(trained, tones, recipe, tmp_path):
     values = recipe(technique=with_teacher(str(trained.path)), augment={"mixup": 0.3, "roll": 0.5}, epochs=2)
     before = {file: file.read_bytes() for file in trained.path.iterdir()}
@@ -63,30 +77,12 @@ def test_an_interrupted_distillation_ends_like_an_uninterrupted_one(trained, ton
     technique["options"]["teacher"][1] = trained.model
     values = recipe(epochs=2, deterministic=True, technique=technique, augment={"mixup": 0.3})
     whole = train(None, values, tones, out=tmp_path / "whole")
-    told = []
-    with pytest.raises(CancelledError):
-        train(
-            None,
-            values,
-            tones,
-            out=tmp_path / "parts",
-            progress=told.append,
-            cancel=lambda: sum(step.job.startswith("train") for step in told) >= 11,
-        )
+    stop(values, tones, tmp_path / "parts", after=11)
     assert same(whole, train(None, values, tones, out=tmp_path / "parts"))
 
 
 def test_another_teacher_does_not_go_on_from_this_one(trained, tones, recipe, tmp_path):
-    told = []
-    with pytest.raises(CancelledError):
-        train(
-            None,
-            recipe(technique=with_teacher(trained.model)),
-            tones,
-            out=tmp_path / "m",
-            progress=told.append,
-            cancel=lambda: any(step.job.startswith("train") for step in told),
-        )
+    stop(recipe(technique=with_teacher(trained.model)), tones, tmp_path / "m", after=1)
     other = train(None, recipe(epochs=1), tones)
     with pytest.raises(ConfigError, match="another recipe, other data or another start"):
         train(None, recipe(technique=with_teacher(other)), tones, out=tmp_path / "m")
@@ -172,16 +168,7 @@ def test_an_interrupted_training_on_features_ends_like_an_uninterrupted_one(trai
     technique = with_teacher(str(trained.path), features={"alpha": 1e-3, "beta": 1e-3})
     values = recipe(epochs=3, deterministic=True, technique=technique)
     whole = train(None, values, tones, out=tmp_path / "whole")
-    told = []
-    with pytest.raises(CancelledError):
-        train(
-            None,
-            values,
-            tones,
-            out=tmp_path / "parts",
-            progress=told.append,
-            cancel=lambda: sum(step.job.startswith("train") for step in told) >= 7,
-        )
+    stop(values, tones, tmp_path / "parts", after=7)
     assert same(whole, train(None, values, tones, out=tmp_path / "parts"))
     other = recipe(epochs=3, deterministic=True, technique=with_teacher(str(trained.path)))
     assert not same(whole, train(None, other, tones)), "features make a difference"
