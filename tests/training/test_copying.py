@@ -111,15 +111,16 @@ def test_devices_share_the_versions_too():
 def test_batches_hold_the_version_that_was_drawn():
     inputs = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1)
     arrays = Arrays(inputs, np.arange(5), np.stack([inputs + 10, inputs + 20]))
-    found, targets = zip(*arrays.shuffled(3, seed=0), strict=True)
-    found, targets = torch.cat(found).flatten(), torch.cat(targets)
+    found, targets, places = (torch.cat(part) for part in zip(*arrays.shuffled(3, seed=0), strict=True))
+    found = found.flatten()
     assert torch.equal(found % 10, targets.float()) and set(targets.tolist()) == set(range(5))
-    assert torch.equal(torch.cat([x for x, _ in arrays.in_order(2)]).flatten(), torch.arange(5.0))
+    assert torch.equal(places, targets)
+    assert torch.equal(torch.cat([x for x, *_ in arrays.in_order(2)]).flatten(), torch.arange(5.0))
     epochs = set()
     loader = arrays.shuffled(5, seed=0)
     for epoch in range(12):
         loader.sampler.set_epoch(epoch)
-        epochs |= set(torch.cat([x for x, _ in loader]).flatten().tolist())
+        epochs |= set(torch.cat([x for x, *_ in loader]).flatten().tolist())
     assert epochs == {float(10 * version + sample) for version in range(3) for sample in range(5)}
 
 

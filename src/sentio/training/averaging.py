@@ -111,7 +111,7 @@ class WeightAverage(Callback):
             torch.manual_seed(self.recipe.seed)  # of dropout
             device = self.norms[0].running_mean.device  # type: ignore[union-attr]
             # Shuffled, for batches of one class each would vary too little.
-            for x, _ in self.train.shuffled(self.recipe.batch, seed=self.recipe.seed):
+            for x, *_ in self.train.shuffled(self.recipe.batch, seed=self.recipe.seed):
                 self.net(x.to(device), self.phase.losses)
         for norm, momentum in zip(self.norms, momenta, strict=True):
             norm.momentum = momentum

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Features and targets of one part of the data.
+    """Features and targets of one part of the data; a batch has them, and each sample's place in the part.
 
     Args:
         inputs: float32, ``(sample, channel, time, frequency)``.
@@ -29,8 +29,8 @@ class Arrays:
     copies: NDArray[np.float32] | None = None
 
     def in_order(self, batch: int) -> Loader:
-        """Every sample once."""
-        return DataLoader(self._tensors(), batch_size=batch)
+        """Every sample once, no copies."""
+        return DataLoader(_Samples(self), batch_size=batch, collate_fn=_whole)
 
     def shuffled(self, batch: int, *, seed: int, rank: int = 0, devices: int = 1) -> Loader:
         """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`."""
@@ -38,28 +38,38 @@ class Arrays:
         order = Shuffled(len(self.targets), seed, rank, devices, versions)
         # A last batch of one sample would give batch norm nothing to average over.
         drop_last = len(order) > batch and len(order) % batch == 1
-        data = self._tensors() if self.copies is None else _Versions(self.inputs, self.targets, self.copies)
-        return DataLoader(data, batch_size=batch, sampler=order, drop_last=drop_last)
-
-    def _tensors(self) -> TensorDataset:
-        return TensorDataset(torch.from_numpy(self.inputs), torch.from_numpy(self.targets))
+        return DataLoader(
+            _Samples(self), batch_size=batch, sampler=order, drop_last=drop_last, collate_fn=_whole
+        )
 
 
-class _Versions(Dataset[tuple[Tensor, ...]]):
-    """Samples and their copies without a second array: number ``copy * samples + sample``, 0 the original."""
+class _Samples(Dataset[tuple[Tensor, ...]]):
+    """Inputs, targets and places of a batch at once: one by one they cost as much as a small network.
 
-    def __init__(
-        self, inputs: NDArray[np.float32], targets: NDArray[np.int64], copies: NDArray[np.float32]
-    ) -> None:
-        self.versions = [torch.from_numpy(inputs), *torch.from_numpy(copies)]
-        self.targets = torch.from_numpy(targets)
+    Sample ``s`` of copy ``c`` has the number ``c * samples + s``, copy 0 being the original.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.versions = [torch.from_numpy(arrays.inputs)]
+        if arrays.copies is not None:
+            self.versions += torch.from_numpy(arrays.copies)
+        self.targets = torch.from_numpy(arrays.targets)
 
     def __len__(self) -> int:
-        return len(self.versions) * len(self.targets)
+        return len(self.targets)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        version, sample = divmod(number, len(self.targets))
-        return self.versions[version][sample], self.targets[sample]
+    def __getitems__(self, numbers: list[int]) -> tuple[Tensor, ...]:
+        copies, samples = np.divmod(np.array(numbers, dtype=np.int64), len(self.targets))
+        places = torch.from_numpy(samples)
+        if len(self.versions) == 1:
+            inputs = self.versions[0][places]
+        else:
+            inputs = torch.stack([self.versions[c][s] for c, s in zip(copies, samples, strict=True)])
+        return inputs, self.targets[places], places
+
+
+def _whole(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return batch
 
 
 class Shuffled(Sampler[int]):

@@ -97,7 +97,8 @@ def run_phase(
     if best:
         kept = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         weights = kept["state_dict"].items()
-        net.load_state_dict({key.removeprefix("net."): value for key, value in weights})
+        own = {key.removeprefix("net."): value for key, value in weights if key.startswith("net.")}
+        net.load_state_dict(own)
         trainer.strategy.barrier()
     else:
         average.swap()

@@ -16,6 +16,7 @@ from sentio.audio import augmentation
 from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Batch, Task
+from sentio.techniques.objective import TrainingBatch
 from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
 from sentio.training.criterion import with_loss
@@ -53,6 +54,8 @@ class PhaseModule(L.LightningModule):
         super().__init__()
         self.net, self.phase, self.recipe = net, phase, recipe
         self.task = with_loss(task, recipe.loss, train.targets)
+        # Named here so that parameters of its own move to the device and into the checkpoints.
+        self.objective = phase.objective
         self.data = {"train": train, "validation": validation}
         self.plateau: ReduceLROnPlateau | None = None
         self.validated = -1  # the last epoch that was
@@ -101,18 +104,26 @@ class PhaseModule(L.LightningModule):
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+        x, targets, items = batch
         generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
-        x, targets = self._augmented(*batch, generator)
+        x, targets = self._augmented(x, targets, generator)
         x = self._laid_out(x)
         # Dropout draws from PyTorch's own generator.
         torch.manual_seed(self._seed(self.current_epoch, index, 1))
-        loss = self._loss(self.net(x, self.phase.losses), targets)
+        if self.objective is None:
+            loss = self._loss(self.net(x, self.phase.losses), targets)
+        else:
+            given = TrainingBatch(x, targets, items, self.phase.losses, self.current_epoch, generator)
+            parts = self.objective.losses(self.net, given, self._label_loss)
+            loss = torch.stack(list(parts.values())).sum()
+            figures = {f"{TRAIN_LOSS}/{name}": part for name, part in parts.items()}
+            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         self._check(loss, "training")
         self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
         x, targets = self._laid_out(batch[0]), batch[1]
         found = self.net(x, self.phase.losses)
         loss = self._loss(found, targets)
@@ -132,7 +143,10 @@ class PhaseModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options, schedule = self.recipe.optimiser, self.recipe.schedule
-        chosen = [p for module in trained_modules(self.net, self.phase) for p in module.parameters()]
+        modules = trained_modules(self.net, self.phase)
+        if isinstance(self.objective, nn.Module):
+            modules.append(self.objective)
+        chosen = [p for module in modules for p in module.parameters()]
         if not chosen:
             raise ConfigError(f"Nothing would be trained in phase {self.phase.name!r}: it has no parameters")
         if options.name == "sgd":
@@ -170,8 +184,7 @@ class PhaseModule(L.LightningModule):
 
     def _loss(self, found: dict[str, Tensor], targets: Tensor) -> Tensor:
         losses = [
-            weight * self.task.loss(found[name], Batch(None, targets))
-            for name, weight in self.phase.losses.items()
+            weight * self._label_loss(found[name], targets) for name, weight in self.phase.losses.items()
         ]
         return torch.stack(losses).sum()
 
@@ -179,6 +192,10 @@ class PhaseModule(L.LightningModule):
         if x.ndim == 4 and self.recipe.devices.channels_last:
             return x.contiguous(memory_format=torch.channels_last)
         return x
+
+    def _label_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.task.loss(output, Batch(None, targets))
+        return loss
 
     def _check(self, loss: Tensor, part: str) -> None:
         if not torch.isfinite(loss):

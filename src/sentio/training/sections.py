@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 
 class _Section(BaseModel):
@@ -49,6 +51,13 @@ class NamedSection(_Section):
     @classmethod
     def _bare_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_serializer("options", when_used="json")
+    def _plain(self, options: dict[str, Any]) -> Any:
+        """What was given in Python, such as a teacher, is named by its type."""
+        return _each(
+            options, lambda value: value if _is_plain(value) else f"{type(value).__name__} in Python"
+        )
 
 
 class ExitSection(_Section):
@@ -347,3 +356,25 @@ class Recipe(_Section):
         """As YAML, every default written out."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         return text
+
+    def for_card(self) -> dict[str, Any]:
+        """Plain values that name no place on this machine: of a path among the options only its end."""
+        values = self.model_dump(mode="json", exclude={"data": {"path"}})
+        technique = values["technique"]
+        technique["options"] = _each(
+            technique["options"], lambda value: Path(value).name if isinstance(value, str) else value
+        )
+        return values
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Nested values with every leaf changed; tuples become lists, and paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _each(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_each(inner, change) for inner in value]
+    return change(str(value) if isinstance(value, Path) else value)

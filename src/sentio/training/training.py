@@ -27,6 +27,7 @@ from sentio.data.dataset import Dataset, listed
 from sentio.data.features import FeatureSet, features
 from sentio.data.readers import open_data
 from sentio.data.splits import Split
+from sentio.techniques.objective import Setting
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
 from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
@@ -104,6 +105,9 @@ def train(
         torch.manual_seed(recipe.seed)
         net = _network(recipe, task, frontend, start)
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
+        objectives = [phase.objective for phase in phases if phase.objective is not None]
+        for objective in objectives:
+            objective.check(net, Setting(task, frontend, recipe.seed))
         told = None if progress is None else counter(progress, "features")
         prepared = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
         plain = frontend
@@ -119,7 +123,9 @@ def train(
         validation = _heard(validation)
         if not len(train_arrays.targets):
             raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
-        with run_folder(out, recipe, training_identity(recipe, dataset, start)) as run:
+        for objective in objectives:
+            objective.prepare(net, Setting(task, frontend, recipe.seed), train_arrays.inputs)
+        with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives)) as run:
             _run_phases(net, phases, recipe, task, train_arrays, validation, run, progress, cancel)
             model = _calibrated(net, task, frontend, recipe, validation)
             model.card |= _circumstances(recipe, dataset, split, prepared, validation)
@@ -295,7 +301,7 @@ def _circumstances(
     parts = {part: getattr(split, part) for part in ("train", "validation", "test")}
     readable = np.unique(prepared.rows)
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"data": {"path"}}),
+        "recipe": recipe.for_card(),
         "data": {
             "name": dataset.name,
             "protocol": dataset.protocol,
