@@ -17,10 +17,12 @@ from sentio.nn.conv import conv_bn_act
 from sentio.nn.init import he_init, truncated_normal_init
 from sentio.nn.unfolding import fold, unfold
 
-PAPER = (
-    "S. Mehta, M. Rastegari, MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision "
-    "Transformer, ICLR 2022"
-)
+#: the published sizes, as options
+SIZES = {
+    "s": {},
+    "xs": {"channels": (16, 32, 48, 64, 80, 96, 384), "dims": (96, 120, 144)},
+    "xxs": {"channels": (16, 16, 24, 48, 64, 80, 320), "dims": (64, 80, 96), "expansion": 2},
+}
 #: side of the patches whose cells attend to each other
 PATCH = 2
 
@@ -86,6 +88,21 @@ class MobileViTBlock(nn.Module):
         return self.fusion(torch.cat([x, self.project(tokens)], dim=1))
 
 
+@register(
+    "network",
+    "mobilevit",
+    paper="S. Mehta, M. Rastegari, MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision "
+    "Transformer, ICLR 2022",
+    input_shapes={"main": (3, 256, 256)},
+    small={
+        "classes": 4,
+        "channels": (8, 8, 8, 12, 12, 16, 24),
+        "dims": (16, 16, 24),
+        "layers": (1, 2, 1),
+        "expansion": 2,
+    },
+    small_shapes={"main": (3, 48, 72)},  # layer 4 has an odd side, which is resized
+)
 def mobilevit(
     *,
     classes: int = 1000,
@@ -97,7 +114,10 @@ def mobilevit(
     heads: int = 4,
     dropout: float = 0.1,
 ) -> Staged:
-    """MobileViT: ``(batch, channel, height, width)`` of any size to logits ``(batch, classes)``.
+    """Images of any size in 5,578,632 parameters: MobileViT-S, and XS and XXS by their options.
+
+    Takes ``(batch, channel, height, width)``, or time and frequency, and gives logits ``(batch, classes)``.
+    `SIZES` holds the options of the published sizes; the other two have 2,317,848 and 1,272,024 parameters.
 
     Args:
         classes: width of the output.
@@ -154,38 +174,3 @@ def _check(channels: tuple[int, ...], dims: tuple[int, ...], layers: tuple[int, 
             )
     if any(dim % heads for dim in dims):
         raise ConfigError(f"{heads} heads do not divide tokens of widths {dims}; choose a common divisor")
-
-
-_SMALL = {
-    "classes": 4,
-    "channels": (8, 8, 8, 12, 12, 16, 24),
-    "dims": (16, 16, 24),
-    "layers": (1, 2, 1),
-    "expansion": 2,
-}
-#: layer 5 sees an odd map, which is resized
-_FACTS = {"paper": PAPER, "input_shapes": {"main": (3, 256, 256)}, "small_shapes": {"main": (3, 48, 72)}}
-
-register(
-    "network",
-    "mobilevit-s",
-    summary="Images of any size in 5,578,632 parameters: MobileViT-S.",
-    small=_SMALL,
-    **_FACTS,
-)(mobilevit)
-
-register(
-    "network",
-    "mobilevit-xs",
-    summary="Images of any size in 2,317,848 parameters: MobileViT-XS.",
-    small=_SMALL,
-    **_FACTS,
-)(partial(mobilevit, channels=(16, 32, 48, 64, 80, 96, 384), dims=(96, 120, 144)))
-
-register(
-    "network",
-    "mobilevit-xxs",
-    summary="Images of any size in 1,272,024 parameters: MobileViT-XXS.",
-    small=_SMALL,
-    **_FACTS,
-)(partial(mobilevit, channels=(16, 16, 24, 48, 64, 80, 320), dims=(64, 80, 96), expansion=2))

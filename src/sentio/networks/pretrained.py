@@ -47,7 +47,7 @@ class Loaded:
 def load_transformers(net: Staged, source: Any, *, strict: bool = True) -> Loaded:
     """Fill a network with the weights of `transformers`' AST or MobileViT, as far as shapes agree.
 
-    ``ast`` takes ``ASTForAudioClassification``, the ``mobilevit`` family ``MobileViTForImageClassification``,
+    ``ast`` takes ``ASTForAudioClassification``, ``mobilevit`` takes ``MobileViTForImageClassification``,
     with the names of releases 4 and 5. AST's kernels and positions, frequency first there, are transposed; a
     grid of positions of another size is cut around its middle or interpolated
     (`sentio.nn.positions.resize_grid`). Where the network has one input channel and the weights three, the
@@ -78,10 +78,7 @@ def load_transformers(net: Staged, source: Any, *, strict: bool = True) -> Loade
         renamed = {name: _mobilevit_name(name) for name in given}
         found, changed, kernel = _rename(given, renamed), [], "stages.stem.conv.weight"
     else:
-        raise ConfigError(
-            "Weights of transformers fit networks 'ast', 'mobilevit-s', 'mobilevit-xs' and 'mobilevit-xxs', "
-            "and this is none of them"
-        )
+        raise ConfigError("Weights of transformers fit networks 'ast' and 'mobilevit', and this is neither")
     if kernel in found and found[kernel].shape[1] == 3 and own[kernel].shape[1] == 1:
         found[kernel] = found[kernel].sum(dim=1, keepdim=True)
         changed.append("the first kernels' three input channels summed to one")

@@ -144,7 +144,7 @@ _SMALL = {
     "patch": 8,
     "stride": 6,
     "dim": 16,
-    "layers": 2,
+    "layers": 1,
     "heads": 2,
 }
 _SMALL_SHAPES = {"main": (1, 26, 20)}
@@ -165,7 +165,7 @@ register(
     summary="Acoustic scenes on one-second log-mels in 6,415,114 parameters: a student of vit-large.",
     paper=_THESIS,
     input_shapes={"main": (1, 100, 128)},
-    small=_SMALL | {"head": "deit"},
+    small=_SMALL | {"head": "deit", "layers": 2},
     small_shapes=_SMALL_SHAPES,
 )(partial(vit, dim=256, layers=8, heads=8, ratio=4))
 
@@ -196,7 +196,7 @@ register(
     paper="K. Koutini et al., Efficient Training of Audio Transformers with Patchout, Interspeech 2022",
     input_shapes={"main": (1, 998, 128)},
     # Its own head has a layer that only training with a teacher uses.
-    small=_SMALL | {"positions": "disentangled", "head": "ast", "patchout_tokens": 3},
+    small=_SMALL | {"positions": "disentangled", "head": "ast", "patchout": (1, 1)},
     small_shapes=_SMALL_SHAPES,
 )(
     partial(
@@ -219,7 +219,7 @@ register(
     paper="H. Touvron et al., Training Data-Efficient Image Transformers & Distillation through Attention, "
     "ICML 2021",
     input_shapes={"main": (3, 224, 224)},
-    small=_SMALL | {"in_channels": 3, "head": "deit", "stride": 8},
+    small=_SMALL | {"in_channels": 3, "head": "deit"},
     small_shapes={"main": (3, 26, 20)},
 )(
     partial(
