@@ -34,6 +34,26 @@ def test_pooled_linear_averages_tokens_and_takes_vectors():
     torch.testing.assert_close(branch(tokens, vector), expected)
 
 
+def test_pooled_linear_may_read_the_first_token_alone():
+    tokens = torch.randn(2, 7, 5)
+    branch = exit_of("pooled-linear", (7, 5), over="first")
+    torch.testing.assert_close(branch(tokens), branch.head[-1](tokens[:, 0]))
+    with pytest.raises(ConfigError, match="over='first' reads tokens"):
+        exit_of("pooled-linear", (5, 7, 7), over="first")
+
+
+def test_sl_vit_takes_tokens_as_patches():
+    branch = exit_of("sl-vit", (7, 5), dim=4, heads=3).eval()
+    assert branch.position.shape == (7, 4)
+    x = torch.randn(2, 7, 5)
+    expected = branch.head(branch.encoder(branch.embedding(x) + branch.position))
+    assert torch.equal(branch(x), expected)
+    with pytest.raises(InputError, match=r"of shape \(7, 5\), got \(6, 5\)"):
+        branch(x[:, :6])
+    with pytest.raises(ConfigError, match="each token is one"):
+        exit_of("sl-vit", (7, 5), patch=2)
+
+
 def test_pooled_linear_over_time_keeps_the_bands():
     branch = exit_of("pooled-linear", (3, 6, 4), over="time")
     x = torch.randn(2, 3, 6, 4)

@@ -101,7 +101,7 @@ class MobileViTBlock(nn.Module):
         "layers": (1, 2, 1),
         "expansion": 2,
     },
-    small_shapes={"main": (3, 48, 72)},  # layer 4 has an odd side, which is resized
+    small_shapes={"main": (3, 48, 72)},  # from layer 3 on odd maps, which are resized
 )
 def mobilevit(
     *,
