@@ -98,10 +98,10 @@ class MobileViTBlock(nn.Module):
         "classes": 4,
         "channels": (8, 8, 8, 12, 12, 16, 24),
         "dims": (16, 16, 24),
-        "layers": (1, 2, 1),
+        "layers": (1, 1, 1),
         "expansion": 2,
     },
-    small_shapes={"main": (3, 48, 72)},  # from layer 3 on odd maps, which are resized
+    small_shapes={"main": (3, 48, 64)},  # layer 4 has an odd map, which is resized
 )
 def mobilevit(
     *,
