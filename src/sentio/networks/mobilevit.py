@@ -56,7 +56,8 @@ class MobileViTBlock(nn.Module):
     Args:
         channels: of the map.
         dim: width of the tokens.
-        layers: encoder layers, heads 4, MLP twice ``dim``.
+        layers: encoder layers, their MLP twice ``dim`` wide.
+        heads: of each attention; must divide ``dim``.
         dropout: rate in their MLPs.
     """
 
