@@ -21,13 +21,14 @@ def conv_bn_act(
     *,
     stride: Size = 1,
     groups: int = 1,
-    act: bool = True,
+    act: bool | type[nn.Module] = True,
 ) -> nn.Sequential:
     """Convolution without bias, batch norm and, if ``act``, ReLU; padding keeps the size at stride 1.
 
     Args:
         kernel: odd side of the square kernel.
         stride: one number, or (time, frequency).
+        act: whether an activation follows, or its class.
     """
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
@@ -35,7 +36,7 @@ def conv_bn_act(
     layers: list[tuple[str, nn.Module]] = [("conv", conv), ("bn", nn.BatchNorm2d(out_channels))]
     if act:
         # Never in place: an exit may still read the boundary that this layer was given.
-        layers.append(("act", nn.ReLU()))
+        layers.append(("act", nn.ReLU() if act is True else act()))
     return nn.Sequential(OrderedDict(layers))
 
 
