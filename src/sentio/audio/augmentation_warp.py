@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features by stretching their axes; the others are in `sentio.audio.augmentation`."""
+"""Augmentation of log-mel features by stretching their axes; see `sentio.audio.augmentation` for others."""
 
 from __future__ import annotations
 
