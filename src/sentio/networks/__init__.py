@@ -2,8 +2,10 @@
 
 #: name -> module in this folder
 MEMBERS = {
+    "bc-resnet": "bc_resnet",
     "cnn10": "panns",
     "cnn6": "panns",
+    "cp-mobile": "cp_mobile",
     "dcase2024-baseline": "cp_mobile",
     "phinet": "phinet",
     "phinet-1d": "phinet_1d",
