@@ -122,8 +122,8 @@ class Scalogram:
             spectrum = fft.forward(clip, filters.shape[1])
             for first in range(0, self.n_scales, SCALES):
                 rows = filters[first : first + SCALES]
-                wavelet = np.abs(fft.back(spectrum * rows)[:, : columns * self.hop_length])
-                means = wavelet.reshape(len(rows), columns, self.hop_length).mean(axis=2)
+                magnitude = np.abs(fft.back(spectrum * rows)[:, : columns * self.hop_length])
+                means = magnitude.reshape(len(rows), columns, self.hop_length).mean(axis=2)
                 features[:, first : first + SCALES] = means.T
         np.maximum(out, self.amin, out=out)
         np.log10(out, out=out)
