@@ -1,6 +1,6 @@
 """Log-mel features: throughput against librosa, one thread, in the same run.
 
-    python benchmarks/frontend.py                  # six settings, clips of 1 s and 10 s, about two minutes
+    python benchmarks/frontend.py                  # six settings, clips of 1 s and 10 s, about a minute
     python benchmarks/frontend.py --repeats 5      # to see that it runs
     python benchmarks/frontend.py --json frontend.json
 
@@ -56,9 +56,7 @@ Samples = NDArray[np.float32]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--repeats", type=int, default=200, help="pairs of ten-second clips; more of shorter ones"
-    )
+    parser.add_argument("--repeats", type=int, default=60, help="pairs of runs for each line")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -100,9 +98,8 @@ def measure(name: str, settings: LogMel, seconds: int, repeats: int) -> dict[str
     for run in (peer, peer_with_filters):
         near = (expected := run(clips[0])) > expected.max() - 60
         np.testing.assert_allclose(settings(clips[0])[near], expected[near], rtol=0, atol=1e-3)
-    pairs = repeats if seconds > 1 else 3 * repeats
-    plain = compare(peer, settings, clips, pairs, processor=True)
-    prepared = compare(peer_with_filters, settings, clips, pairs, processor=True)
+    plain = compare(peer, settings, clips, repeats, processor=True)
+    prepared = compare(peer_with_filters, settings, clips, repeats, processor=True)
     return {
         "setting": name,
         "seconds": seconds,
