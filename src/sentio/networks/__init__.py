@@ -3,8 +3,10 @@
 #: name -> module in this folder
 MEMBERS = {
     "ast": "vit",
+    "bc-resnet": "bc_resnet",
     "cnn10": "panns",
     "cnn6": "panns",
+    "cp-mobile": "cp_mobile",
     "dcase2024-baseline": "cp_mobile",
     "deit": "vit",
     "mobilevit": "mobilevit",

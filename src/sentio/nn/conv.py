@@ -9,9 +9,14 @@ from torch import Tensor, nn
 Size = int | tuple[int, int]
 
 
-def round_channels(width: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``width`` (halves go up), at least one ``divisor``."""
-    return max(divisor, int(width + divisor / 2) // divisor * divisor)
+def round_channels(width: float, divisor: int = 8, *, at_least: float = 0.0) -> int:
+    """The multiple of ``divisor`` nearest to ``width`` (halves go up), at least one ``divisor``.
+
+    Args:
+        at_least: a multiple below this part of ``width`` gives way to the next one; 0.9 is MobileNet's rule.
+    """
+    nearest = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= at_least * width else nearest + divisor
 
 
 def conv_bn_act(
@@ -46,9 +51,20 @@ class InvertedResidual(nn.Module):
     ``(batch, in_channels, time, frequency)`` to ``(batch, out_channels, time', frequency')``. The input is
     added where the widths agree, after a 3×3 average pooling where the block has a stride. The block of
     MobileNetV2 (Sandler et al., 2018) in the form of CP-Mobile (Schmid et al., 2023).
+
+    Args:
+        norm: applied to the sum, before the ReLU.
     """
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, *, stride: Size = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden: int,
+        out_channels: int,
+        *,
+        stride: Size = 1,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.expand = conv_bn_act(in_channels, hidden, 1)
         self.depthwise = conv_bn_act(hidden, hidden, 3, stride=stride, groups=hidden)
@@ -57,11 +73,14 @@ class InvertedResidual(nn.Module):
         if in_channels == out_channels:
             strided = stride not in (1, (1, 1))
             self.shortcut = nn.AvgPool2d(3, stride=stride, padding=1) if strided else nn.Identity()
+        self.norm = norm
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
-        return self.act(y if self.shortcut is None else y + self.shortcut(x))
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return self.act(y if self.norm is None else self.norm(y))
 
 
 class PooledLinear(nn.Module):

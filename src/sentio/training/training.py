@@ -185,7 +185,7 @@ def _frontend(recipe: Recipe, start: Any) -> FrontEnd:
 def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tuple[FrontEnd, FeatureSet]:
     """Mean and standard deviation of the training part, as settings of the front end, applied."""
     settings = frontend.settings()
-    if settings.get("mean") is not None:
+    if "mean" not in settings or settings["mean"] is not None:
         return frontend, prepared
     sample = prepared.select(split.train).inputs
     if not len(sample):
