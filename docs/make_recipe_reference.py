@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +25,10 @@ def reference() -> str:
     for name, field in Recipe.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel) and section is not NamedSection:
-            parts.append(f"### `{name}`\n\n{section.__doc__}\n\n{_table(section)}")
+            parts.append(f"### `{name}`\n\n{getdoc(section)}\n\n{_table(section)}")
     named = "### `frontend`, `network`, `task`, `technique`"
-    parts.insert(1, f"{named}\n\n{NamedSection.__doc__}\n\n{_table(NamedSection)}")
-    parts.insert(2, f"### `exits`\n\n{ExitSection.__doc__}\n\n{_table(ExitSection)}")
+    parts.insert(1, f"{named}\n\n{getdoc(NamedSection)}\n\n{_table(NamedSection)}")
+    parts.insert(2, f"### `exits`\n\n{getdoc(ExitSection)}\n\n{_table(ExitSection)}")
     return "\n\n".join(parts)
 
 
@@ -49,6 +50,8 @@ def _kind(annotation: Any, field: FieldInfo | None = None) -> str:
         return _kind(arguments[0]) + _limits(list(arguments[1:]))
     if origin in (list, dict):
         return "names and values" if origin is dict else f"list of {_plural(arguments[0])}"
+    if origin is tuple:
+        return f"list of {len(arguments)}: each a {_kind(arguments[0])}"
     if arguments:  # a union
         return ", ".join(_kind(kind) for kind in arguments if kind is not type(None)) + limits
     plain = {str: "text", int: "whole number", float: "number", bool: "true or false"}
@@ -81,6 +84,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, NamedSection):
         return f"`{value.name}`"
+    if isinstance(value, tuple):
+        value = list(value)
     return (
         ""
         if isinstance(value, BaseModel)

@@ -72,3 +72,52 @@ def test_street_sounds_measures_the_peers_and_the_shipped_network(tmp_path):
     figures = json.loads(found.read_text())
     linear = [value for name, value in figures.items() if name.startswith("logistic regression")]
     assert len(linear) == 2 and max(linear) < 0.8 < figures["street-sounds, all at final"]
+
+
+def test_frontend_compares_every_setting_with_librosa(tmp_path):
+    pytest.importorskip("librosa")
+    found = tmp_path / "frontend.json"
+    command = [sys.executable, str(BENCHMARKS / "frontend.py"), "--repeats", "2", "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(found.read_text())
+    assert len(figures["rows"]) == 12
+    assert {row["seconds"] for row in figures["rows"]} == {1, 10}
+    assert figures["smallest"] == min(row["ratio"] for row in figures["rows"]) > 0
+    assert ("PASS" in done.stdout) != ("FAIL" in done.stdout)
+
+
+def test_sounds_measures_networks_against_cnn10(tmp_path):
+    found = tmp_path / "sounds.json"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "sounds.py"),
+        "--networks",
+        "bc-resnet",
+        "phinet",
+        "--batches",
+    ]
+    command += ["1", "2", "--repeats", "2", "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(found.read_text())["rows"]
+    assert [(row["network"], row["batch"]) for row in rows] == [
+        ("bc-resnet", 1),
+        ("bc-resnet", 2),
+        ("phinet", 1),
+        ("phinet", 2),
+    ]
+    assert [row["parameters"] for row in rows[::2]] == [9_232, 45_843]
+    for row in rows:
+        assert row["clips_per_second"] == pytest.approx(1000 * row["batch"] / row["ms"])
+        seconds = 4.0 if row["network"] == "phinet" else 1.0
+        assert row["ratio_of_sound"] == pytest.approx(seconds * row["ratio"])
+
+
+def test_sounds_knows_every_audio_network():
+    from sentio.core import registry
+
+    listed = (BENCHMARKS / "sounds.py").read_text("utf-8")
+    pictures = {"resnet8", "resnet20", "resnet50", "tap-cnn"}
+    for name in set(registry.names("network")) - pictures:
+        assert f'    "{name}": ' in listed, f"{name} is missing in benchmarks/sounds.py"

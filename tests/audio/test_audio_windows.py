@@ -171,9 +171,9 @@ def test_the_registry_builds_it_again_from_its_settings() -> None:
 
 
 def test_the_builder_takes_every_setting_with_its_default() -> None:
-    assert registry.names("frontend") == ["log-mel"]
+    assert registry.names("frontend") == ["log-mel", "scalogram", "waveform"]
     options = registry.find("frontend", "log-mel").options()
-    assert list(options) == ["window", *(entry.name for entry in fields(LogMel))]
+    assert list(options) == ["preset", "window", *(entry.name for entry in fields(LogMel))]
     assert log_mel_windows() == AudioFrontEnd(LogMel(), window=1.0)
     with pytest.raises(ConfigError, match="has no option 'n_mel'"):
         registry.build("frontend", "log-mel", n_mel=3)
@@ -187,12 +187,13 @@ def test_standardisation_makes_features_of_mean_0_and_deviation_1(tmp_path: Path
     sources = [(noise(2.3, 1), RATE), quiet, (noise(1.0, 2), RATE)]
     fitted = fit_standardisation(ONE_SECOND, iter(sources))
     raw = np.concatenate([ONE_SECOND.prepare(source).inputs for source in sources])
-    assert fitted.log_mel.mean == pytest.approx(float(raw.mean(dtype=np.float64)), abs=1e-6)
-    assert fitted.log_mel.std == pytest.approx(float(raw.std(dtype=np.float64)), abs=1e-6)
+    assert fitted.features.mean == pytest.approx(float(raw.mean(dtype=np.float64)), abs=1e-6)
+    assert fitted.features.std == pytest.approx(float(raw.std(dtype=np.float64)), abs=1e-6)
     found = np.concatenate([fitted.prepare(source).inputs for source in sources])
     assert abs(found.mean()) < 1e-5 and abs(found.std() - 1) < 1e-5
-    assert fit_standardisation(fitted, sources).log_mel == fitted.log_mel
-    assert ONE_SECOND.log_mel.mean is None
+    assert fit_standardisation(fitted, sources).features == fitted.features
+    assert ONE_SECOND.features.mean is None
+    assert fitted.log_mel is fitted.features  # its name when all features were log-mel
 
 
 def test_standardisation_needs_recordings_that_vary() -> None:

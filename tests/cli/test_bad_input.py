@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import pickle
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import soundfile
 
 from sentio.core.errors import SentioError
+from sentio.data.public_sets import PUBLIC_SETS, PublicSet, RemoteFile
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
 #: name of a row -> what to run; filled by `case`
@@ -299,6 +304,108 @@ def _(place):
 @case("A protocol that the data does not have")
 def _(place):
     return place.train(None, "out", "--protocol", "speaker")
+
+
+@case("A public data set whose table was altered")
+def _(place):
+    (place.folder / "urban" / "metadata").mkdir(parents=True)
+    (place.folder / "urban" / "metadata" / "UrbanSound8K.csv").write_text(
+        "slice_file_name,fsID,start,end,salience,fold,classID,class\n1-3-0-0.wav,1,0,4,1,1,3,siren\n"
+    )
+    return place.train(place.folder / "urban")
+
+
+@case("A public data set without its published split")
+def _(place):
+    (place.data / "validation_list.txt").write_text("low/0.wav\n")
+    return place.train()
+
+
+@case("A column to go by that the data does not have")
+def _(place):
+    return place.sentio("evaluate", place.artifact, place.data, "--by", "device")
+
+
+# Downloading
+
+
+def _download(place, body, *, promised=None, checksum=None, status=200):
+    """The command, where ``pets`` is a public set of one file at a server in this process."""
+    size = len(body) if promised is None else promised
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}/pets.zip"
+        checksum = hashlib.sha256(body).hexdigest() if checksum is None else checksum
+        file = RemoteFile(url, "pets.zip", f"sha256:{checksum}" if checksum else None, size)
+        place.patch.setitem(PUBLIC_SETS, "pets", PublicSet("Pets", "CC0", "https://x", (file,), "pets"))
+        place.patch.setattr("sentio.data.fetching.SCHEMES", ("http",))
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        found = place.sentio("download", "pets", place.folder / "public")
+        server.shutdown()
+    return found
+
+
+@case("An unknown public data set")
+def _(place):
+    return place.sentio("download", "fsd", place.folder / "public")
+
+
+@case("No network")
+def _(place):
+    def refused(*args, **options):
+        raise URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+
+    place.patch.setattr("sentio.data.fetching.OpenerDirector.open", refused)
+    return place.sentio("download", "fsdd", place.folder / "public")
+
+
+@case("A file that is gone at its source")
+def _(place):
+    return _download(place, bytes(100), status=404)
+
+
+@case("A connection that breaks off")
+def _(place):
+    found = _download(place, bytes(100), promised=200)
+    assert (place.folder / "public" / "pets.zip.part").stat().st_size == 100
+    return found
+
+
+@case("A file that is not as published")
+def _(place):
+    found = _download(place, bytes(100), checksum="0" * 64)
+    assert list((place.folder / "public").iterdir()) == []
+    return found
+
+
+@case("A file whose checksum nobody published")
+def _(place):
+    return _download(place, bytes(100), checksum="")
+
+
+@case("An archive that leads outside")
+def _(place):
+    with zipfile.ZipFile(place.folder / "in.zip", "w") as archive:
+        archive.writestr("../cat.wav", b"x")
+    found = _download(place, (place.folder / "in.zip").read_bytes())
+    assert not (place.folder / "cat.wav").exists()
+    return found
+
+
+@case("A disk with too little room")
+def _(place):
+    place.patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    return _download(place, bytes(100))
 
 
 # Artifacts

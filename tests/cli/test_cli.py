@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from sentio.cli.app import app
 from sentio.cli.bars import Bars
+from sentio.core.model import Model
 from sentio.training.progress import Progress, main_process
 
 MAIN = "from sentio.cli import main; main()"
@@ -27,6 +29,7 @@ def test_train_evaluate_predict_and_export(sentio, tones, recipe, tmp_path):
     assert found.code == 0
     assert "calibrated on 6 validation samples:" in found.out
     assert "test (random, seed 0, 6 files): accuracy " in found.out
+    assert "note: Accuracies on so few files say little: validation 6, test 6." in found.out
     assert f"try: sentio evaluate {out} {tones} --split 0" in found.out
 
     found = sentio("evaluate", out, tones, "--split", 0)
@@ -106,6 +109,28 @@ def test_evaluate_says_when_it_measures_on_what_was_trained_on(sentio, artifact,
     assert "trained on files" not in sentio("evaluate", artifact, tones, "--split", 0).out
 
 
+def test_evaluate_averages_over_draws_as_wide_as_in_the_training(sentio, artifact, tones, tmp_path, tamper):
+    refused = sentio("evaluate", artifact, tones, "--tta", 3)
+    assert refused.code == 2
+    assert "was not trained with masks or rolls" in refused.err
+    folder = shutil.copytree(artifact, tmp_path / "masked")
+    tamper(folder, lambda values: values["card"]["recipe"]["augment"].update(time_mask=0.3))
+    plain, drawn = (
+        json.loads(sentio("evaluate", folder, tones, "--split", 0, *more, "--json").out)
+        for more in ((), ("--tta", 3))
+    )
+    assert drawn["exits"][0]["macs"] == 3 * plain["exits"][0]["macs"]
+    assert drawn["log_loss"] != plain["log_loss"]
+    assert "Test-time augmentation: each answer is the mean of 3 draws." in drawn["notes"]
+
+
+def test_export_in_half_the_bytes(sentio, artifact, tmp_path):
+    pytest.importorskip("onnxscript")
+    found = sentio("export", artifact, tmp_path / "half", "--float16")
+    assert "from those before rounding to float16" in found.out
+    assert json.loads((tmp_path / "half" / "sentio.json").read_text())["storage"] == "float16"
+
+
 def test_evaluate_agrees_between_runtimes(sentio, box, tones):
     torch, edge = (
         json.loads(sentio("evaluate", box, tones, "--runtime", runtime, "--json").out)
@@ -126,6 +151,24 @@ def test_predict_goes_on_after_a_bad_file_and_leaves_with_its_code(sentio, artif
     assert found.code == 3
     rows = json.loads(found.out)
     assert ("error" in rows[0], "label" in rows[1]) == (True, True)
+
+
+def test_predict_does_not_tell_what_starting_takes(sentio, artifact, tones, monkeypatch):
+    """A window of noise goes first: what is loaded at first use is no recording's time."""
+    given = []
+    answer = Model.predict
+
+    def recorded(model, source, **options):
+        given.append(source)
+        return answer(model, source, **options)
+
+    monkeypatch.setattr(Model, "predict", recorded)
+    first, second = sorted((tones / "low").glob("*.wav"))[:2]
+    found = sentio("predict", artifact, first, second)
+    assert found.code == 0 and len(found.out.splitlines()) == 2
+    (noise, rate), *files = given
+    assert noise.std() > 0 and rate == 8000
+    assert files == [first, second]
 
 
 def test_predict_windows_and_labels_of_interest(sentio, artifact, tones, tmp_path):

@@ -1,6 +1,10 @@
 """``sentio demo`` from end to end, at a size for tests, on rendered sounds and on a user's own."""
 
+import html
+import json
 import re
+import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -22,7 +26,8 @@ def test_on_rendered_sounds(tmp_path, sentio):
     same = re.search(r"same answer from the same exit for (\d+) of (\d+) windows", said)
     assert same and same[1] == same[2] == "15"
     page = (out / "report.html").read_text("utf-8")
-    assert "sentio demo --seed 0" in page
+    assert f"sentio demo --out {out} --minutes 0.15 --per-class 8 --epochs 1" in page
+    assert "never met the noise" not in said + page
     assert (out / "box" / "sentio.json").exists()
 
 
@@ -53,7 +58,13 @@ def test_on_sounds_of_ones_own(tmp_path, own_sounds, sentio):
     said = done.out
     assert "26 clips" in said and "3 classes: beep, hum, rare" in said
     assert "broken.wav" in said
-    assert (out / "report.html").exists()
+    card = json.loads((out / "model" / "sentio.json").read_text("utf-8"))["card"]
+    assert f"on {card['data']['files']['test']} clips that were kept" in said
+    advice = re.search(r"note: (The data has no class 'background' .*)", said)[1]
+    rendering = shlex.split(re.search(r"sentio (simulate clips .*?);", advice)[1])
+    assert sentio(*rendering, "--help").code == 0
+    page = (out / "report.html").read_text("utf-8")
+    assert html.escape(advice) in page or advice in html.unescape(page)
     labels = {line.split(",")[3] for line in (out / "street" / "labels.csv").read_text().splitlines()[1:]}
     assert labels <= {"hum", "beep", "rare"} and labels
 
@@ -73,3 +84,27 @@ def test_data_that_is_not_there(tmp_path, sentio):
     done = sentio("demo", "--data", tmp_path / "nothing", "--out", tmp_path / "demo")
     assert done.code == 3
     assert "nothing" in done.err
+
+
+def test_what_to_type_next_can_be_typed(tmp_path, monkeypatch):
+    import sentio.cli.demo as module
+
+    program = tmp_path / "sentio"
+    program.touch()
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setattr(module, "which", lambda name: None)
+    assert module._program() == str(program)
+    monkeypatch.setattr(module, "which", lambda name: "/usr/bin/sentio")
+    assert module._program() == "sentio"
+
+
+def test_threads_are_as_before_after_listening():
+    import torch
+
+    from sentio.cli.demo import _one_thread
+
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError), _one_thread():
+        assert torch.get_num_threads() == 1
+        raise ValueError
+    assert torch.get_num_threads() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,20 @@ def write_clip(path: Path, level: float = 0.1, samples: int = 80) -> Path:
 @pytest.fixture
 def clip() -> Callable[..., Path]:
     return write_clip
+
+
+def write_zip(folder: Path, target: Path, prefix: str = "") -> Path:
+    """A zip of what a folder holds, each path behind the prefix."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, prefix + path.relative_to(folder).as_posix())
+    return target
+
+
+@pytest.fixture
+def zipped() -> Callable[..., Path]:
+    return write_zip
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -134,16 +133,8 @@ def test_spoken_digits(tmp_path, clip, inner):
         open_data(tmp_path / "fsdd", protocol="folds")
 
 
-def zipped(folder: Path, target: Path, prefix: str = "") -> Path:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, prefix + path.relative_to(folder).as_posix())
-    return target
-
-
 @pytest.mark.parametrize("prefix", ["", "wrapper/"])
-def test_a_zip_of_class_folders(classes, tmp_path, prefix):
+def test_a_zip_of_class_folders(classes, tmp_path, prefix, zipped):
     (classes / "README.md").write_text("x")
     dataset = open_data(zipped(classes, tmp_path / "all.zip", prefix))
     assert dataset.name == "all" and dataset.root == tmp_path / "all.zip"
@@ -153,18 +144,18 @@ def test_a_zip_of_class_folders(classes, tmp_path, prefix):
 
 
 @pytest.mark.parametrize("prefix", ["", "wrapper/"])
-def test_a_zip_with_a_table(classes, tmp_path, prefix):
+def test_a_zip_with_a_table(classes, tmp_path, prefix, zipped):
     (classes / "meta.csv").write_text("filename,label\ncat/0.wav,x\ndog/0.wav,y\n")
     assert open_data(zipped(classes, tmp_path / "all.zip", prefix)).counts() == {"x": 1, "y": 1}
 
 
 @pytest.mark.parametrize("prefix", ["", "wrapper/", "recordings/", "wrapper/recordings/"])
-def test_a_zip_of_spoken_digits(tmp_path, clip, prefix):
+def test_a_zip_of_spoken_digits(tmp_path, clip, prefix, zipped):
     archive = zipped(digits(tmp_path / "in", clip), tmp_path / "fsdd.zip", prefix)
     assert len(open_data(archive, protocol="speaker")) == 42
 
 
-def test_a_zip_lives_as_long_as_its_data(classes, tmp_path):
+def test_a_zip_lives_as_long_as_its_data(classes, tmp_path, zipped):
     dataset = open_data(zipped(classes, tmp_path / "all.zip"))
     part = dataset.subset([0])
     source = part.items[0].source
@@ -174,7 +165,7 @@ def test_a_zip_lives_as_long_as_its_data(classes, tmp_path):
     assert not source.exists()
 
 
-def test_messages_about_a_zip_name_the_zip(classes, tmp_path):
+def test_messages_about_a_zip_name_the_zip(classes, tmp_path, zipped):
     (classes / "meta.csv").write_text("filename,label\ncat/9.wav,x\n")
     archive = zipped(classes, tmp_path / "all.zip", "inner/")
     with pytest.raises(InputError) as caught:

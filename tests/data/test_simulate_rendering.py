@@ -288,7 +288,7 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path, script, count):
         "from sentio.data.simulate import jobs\n"
         "def render():\n"
         "    work = [jobs.Job('a.wav', (0,), 60.0, 8000)] * 2\n"
-        "    jobs.os.sched_getaffinity = lambda _: {0, 1}\n"
+        "    jobs.cores = lambda: 2\n"
         "    print(jobs.processes(work, None))\n" + script
     )
     done = subprocess.run(

@@ -201,3 +201,39 @@ def test_real_fsdd_protocols(public_data):
     check(dataset, splits(dataset, "speaker"))
     (split,) = splits(dataset)
     assert (len(split.train), len(split.validation), len(split.test)) == (2400, 300, 0)
+
+
+def published(parts):
+    """Two classes in each of the parts, each clip a group of its own."""
+    items = [
+        Item(f"{number}{label}", Path("x"), label, f"{number}{label}", {"part": part})
+        for number, part in enumerate(parts)
+        for label in "ab"
+    ]
+    return make_dataset(Path("set"), items, protocols=("official",), protocol="official")
+
+
+def test_published_parts_are_followed():
+    (split,) = splits(published(["train", "validation", "test", "train"]))
+    assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == (
+        [0, 1, 6, 7],
+        [2, 3],
+        [4, 5],
+    )
+
+
+def test_without_a_published_validation_part_one_is_drawn_from_training():
+    dataset = published(["train"] * 10 + ["test"])
+    (split,) = splits(dataset)
+    check(dataset, [split])
+    assert split.test.tolist() == [20, 21] and len(split.validation) == 4 and split.notes == ()
+    assert splits(dataset, seed=1)[0].validation.tolist() != split.validation.tolist()
+
+
+def test_published_parts_that_are_absent():
+    (split,) = splits(published(["train"] * 5))
+    assert len(split.test) == 0 and split.notes == ("The data set's own test part is absent.",)
+    with pytest.raises(
+        InputError, match="set holds no clip of the data set's own training part; add its files"
+    ):
+        splits(published(["test", "validation"]))

@@ -1,6 +1,7 @@
 """Behaviour of the exits: identities of the SL-ViT sheet, options, refusals, export."""
 
 import io
+import re
 
 import pytest
 import torch
@@ -32,6 +33,26 @@ def test_pooled_linear_averages_tokens_and_takes_vectors():
     branch = exit_of("pooled-linear", (7, 5), (4,))
     expected = branch.head[-1](torch.cat([tokens.mean(1), vector], 1))
     torch.testing.assert_close(branch(tokens, vector), expected)
+
+
+def test_pooled_linear_may_read_the_first_token_alone():
+    tokens = torch.randn(2, 7, 5)
+    branch = exit_of("pooled-linear", (7, 5), over="first")
+    torch.testing.assert_close(branch(tokens), branch.head[-1](tokens[:, 0]))
+    with pytest.raises(ConfigError, match="over='first' reads tokens"):
+        exit_of("pooled-linear", (5, 7, 7), over="first")
+
+
+def test_sl_vit_takes_tokens_as_patches():
+    branch = exit_of("sl-vit", (7, 5), dim=4, heads=3).eval()
+    assert branch.position.shape == (7, 4)
+    x = torch.randn(2, 7, 5)
+    expected = branch.head(branch.encoder(branch.embedding(x) + branch.position))
+    assert torch.equal(branch(x), expected)
+    with pytest.raises(InputError, match=r"of shape \(7, 5\), got \(6, 5\)"):
+        branch(x[:, :6])
+    with pytest.raises(ConfigError, match="each token is one"):
+        exit_of("sl-vit", (7, 5), patch=2)
 
 
 def test_pooled_linear_over_time_keeps_the_bands():
@@ -115,8 +136,9 @@ def test_fixed_size_exits_refuse_another_size_in_one_sentence(kind):
 
 @pytest.mark.parametrize("kind", ["cnn-ee", "sl-vit"])
 def test_map_exits_refuse_other_shapes(kind):
-    with pytest.raises(ConfigError, match=r"needs a feature map .* got shape \(7, 5\)"):
-        exit_of(kind, (7, 5))
+    for shape in ((7,), (7, 5)) if kind == "cnn-ee" else ((7,), (6, 4, 9, 5)):
+        with pytest.raises(ConfigError, match=rf"needs a feature map .* got shape {re.escape(str(shape))}"):
+            exit_of(kind, shape)
     with pytest.raises(ConfigError, match="reads one tensor, got 2"):
         exit_of(kind, (6, 8, 8), (6, 8, 8))
 

@@ -104,6 +104,8 @@ def test_a_higher_limit_never_gives_less_work(monkeypatch):
     [
         ("phinet-1d", {"macs": 100_000}, (1, 16_000)),
         ("phinet-icassp", {"params": 3_000}, (1, 40, 20)),
+        ("bc-resnet", {"params": 12_000}, (1, 40, 32)),
+        ("cp-mobile", {"macs": 2_000_000}, (1, 40, 32)),
         ("dcase2024-baseline", {"macs": 2_000_000}, (1, 40, 32)),
         ("tiny-cnn", {"params": 20_000}, (2, 40, 32)),
         ("resnet8", {"ram": 20_000}, (3, 24, 24)),

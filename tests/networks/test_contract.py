@@ -80,10 +80,10 @@ def test_exits_attach_and_anytime_equals_forward(name, kind):
             attached.append(stage)
         except ConfigError as error:
             assert kind != "pooled-linear", f"{stage}: {error}"
-    if not attached:  # the maps of a waveform are one column wide, and a square kernel does not fit
+    if not attached:  # a square kernel fits neither tokens nor the maps of a waveform, one column wide
         shapes = [boundary["main"] for boundary in shared(name).boundary_shapes().values()]
         assert kind == "cnn-ee"
-        assert {shape[-1] for shape in shapes if len(shape) == 3} == {1}
+        assert {shape[-1] for shape in shapes if len(shape) == 3} <= {1}
         return
     assert isinstance(net, MultiExit)
     net.eval()

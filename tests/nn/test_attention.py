@@ -49,3 +49,21 @@ def test_encoder_layer_does_not_know_the_order_of_tokens():
 def test_encoder_norms_have_the_papers_epsilon():
     layer = EncoderLayer(8, 3)
     assert layer.norm1.eps == layer.norm2.eps == 1e-6
+
+
+def test_the_fused_kernel_agrees_in_value_and_gradient():
+    torch.manual_seed(0)
+    plain, fused = FullWidthAttention(12, 3, head_dim=4), FullWidthAttention(12, 3, head_dim=4, fused=True)
+    fused.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 7, 12)
+    torch.testing.assert_close(fused(x), plain(x))
+    for attention in (plain, fused):
+        attention(x).square().sum().backward()
+    torch.testing.assert_close(fused.query.weight.grad, plain.query.weight.grad)
+
+
+def test_weights_are_rows_that_sum_to_one():
+    torch.manual_seed(0)
+    weights = FullWidthAttention(12, 3, head_dim=4).weights(torch.randn(2, 7, 12))
+    assert weights.shape == (2, 3, 7, 7)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 7))

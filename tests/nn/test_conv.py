@@ -17,6 +17,13 @@ def test_round_channels(width, rounded):
     assert round_channels(width) == rounded
 
 
+@pytest.mark.parametrize(
+    ("width", "rounded"), [(8.8, 8), (8.9, 16), (12, 16), (17.7, 16), (17.8, 24), (40, 40)]
+)
+def test_round_channels_takes_the_next_where_the_nearest_is_too_little(width, rounded):
+    assert round_channels(width, at_least=0.9) == rounded
+
+
 def test_conv_bn_act_keeps_the_size_and_its_input():
     block = conv_bn_act(3, 5, 5)
     x = torch.randn(2, 3, 7, 9)
@@ -48,3 +55,16 @@ def test_he_init_reaches_every_layer():
     assert module[0].weight.std().item() == pytest.approx((2 / 72) ** 0.5, rel=0.05)
     assert module[1][0].weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.05)
     assert not module[0].bias.any()
+
+
+def test_inverted_residual_normalises_the_sum():
+    class Double(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    torch.manual_seed(0)
+    block = InvertedResidual(4, 8, 4, norm=Double()).eval()
+    x = torch.randn(2, 4, 5, 6)
+    with torch.no_grad():
+        total = block.project(block.depthwise(block.expand(x))) + x
+        torch.testing.assert_close(block(x), (2 * total).clamp(min=0))

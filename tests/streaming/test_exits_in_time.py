@@ -1,4 +1,4 @@
-"""Exits on a stream: exact whatever left early before, cheaper where much does, and cheaper still with hold."""
+"""Exits on a stream: exact whatever left early before, cheaper where much does; cheaper still with hold."""
 
 import numpy as np
 import pytest

@@ -104,6 +104,21 @@ def test_figures_computed_by_hand():
     assert found.policy == {"name": "confidence", "threshold": 0.7}
 
 
+def test_what_the_probabilities_are_worth_by_hand():
+    found = evaluate(model(), data())
+    # Of recordings 0 to 3 the right class has these; 4 is silent and has no probabilities.
+    assert found.log_loss == pytest.approx(-np.log([0.8, 0.6, 0.425, 0.35]).mean())
+    by_class = [np.log([0.8, 0.35]).mean(), np.log(0.6), np.log(0.425)]
+    assert found.log_loss_by_class == pytest.approx(-np.mean(by_class))
+    # Each lies in a bin of its own: sure by 0.8, 0.6, 0.5 and 0.35, and the third is wrong.
+    assert found.ece == pytest.approx((0.2 + 0.4 + 0.5 + 0.65) / 4)
+    early, final = found.exits
+    assert early.log_loss == pytest.approx(-np.log([0.8, 0.4, 0.425, 0.4]).mean())
+    assert final.ece == pytest.approx((0.4 + 0.4 + 0.2 + 0.65) / 4)
+    assert "log loss 0.660 nats" in found.table()
+    assert "(ECE) 0.4" in found.table()
+
+
 def test_shares_sum_to_one_and_times_are_there():
     found = evaluate(model(), data())
     assert sum(row.share for row in found.exits) == pytest.approx(1.0)

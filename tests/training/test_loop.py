@@ -320,9 +320,9 @@ def test_batches_larger_than_the_data(go, tmp_path):
 
 def test_a_last_batch_of_one_sample_is_left_out(small, arrays):
     inputs, targets = arrays[0].inputs[:17], arrays[0].targets[:17]
-    assert [len(x) for x, _ in Arrays(inputs, targets).shuffled(8, seed=0)] == [8, 8]
-    assert [len(x) for x, _ in Arrays(inputs, targets).shuffled(1, seed=0)] == [1] * 17
-    assert [len(x) for x, _ in Arrays(inputs[:1], targets[:1]).shuffled(8, seed=0)] == [1]
+    assert [len(x) for x, *_ in Arrays(inputs, targets).shuffled(8, seed=0)] == [8, 8]
+    assert [len(x) for x, *_ in Arrays(inputs, targets).shuffled(1, seed=0)] == [1] * 17
+    assert [len(x) for x, *_ in Arrays(inputs[:1], targets[:1]).shuffled(8, seed=0)] == [1]
 
 
 def test_batch_norm_on_single_samples_is_one_sentence(arrays, tmp_path):

@@ -1,20 +1,39 @@
 """Augmentation of log-mel features: functions of a batch and a generator, each usable alone.
 
-Features are ``(batch, channel, time, frequency)``. Random numbers are drawn on the generator's device, so a
-seed gives the same augmentation wherever the batch lies; a batch is never changed in place.
+Those that mix samples are in `sentio.audio.augmentation_mixing`, stretching in
+`sentio.audio.augmentation_warp`; sound itself is changed by
+`sentio.audio.augmentation_waveform`. Features are ``(batch, channel, time, frequency)``. Random numbers are
+drawn on the generator's device, so a seed gives the same augmentation wherever the batch lies; a batch is
+never changed in place.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from sentio.audio.augmentation_mixing import FREQUENCY, TIME, freq_mixstyle, mixstyle, mixup
+from sentio.audio.augmentation_warp import warp
 from sentio.core.errors import ConfigError, InputError
 
-TIME, FREQUENCY = 2, 3
+__all__ = [
+    "freq_mixstyle",
+    "frequency_mask",
+    "frequency_shift",
+    "gain",
+    "mixstyle",
+    "mixup",
+    "random_erasing",
+    "time_mask",
+    "time_roll",
+    "warp",
+]
+
+#: what a mask is filled with: the sample's mean, the mean of what it hides, or a number
+Fill = Literal["mean", "region"] | float | None
 
 
 def time_roll(x: Tensor, max_fraction: float, generator: Generator | None = None) -> Tensor:
@@ -84,23 +103,27 @@ def time_mask(
     generator: Generator | None = None,
     *,
     count: int = 1,
-    fill: float | None = None,
+    fill: Fill = None,
+    exclusive: bool = False,
 ) -> Tensor:
     """Mask spans of frames, drawn for each sample (SpecAugment; Park et al., 2019).
 
     Args:
         x: ``(batch, channel, time, frequency)``.
-        max_fraction: widest span as a share of the frames, in 0..1; widths are uniform from 0 up to it.
+        max_fraction: widest span as a share of the frames, in 0..1; widths are uniform from 0 up to it, and
+            rounded down to whole frames it is the widest.
         generator: source of widths and places.
         count: number of spans; they may overlap.
-        fill: value of masked entries; if None the sample's mean, which is the paper's 0 for features of zero
-            mean and as neutral for any others.
+        fill: value of masked entries; "mean" or None for the sample's mean, which is the paper's 0 for
+            features of zero mean and as neutral for any others; "region" for each channel's mean over the
+            span, which leaves the sum as it is.
+        exclusive: leave out the widest width, so that spans are one frame shorter at most.
 
     Raises:
         InputError: ``x`` does not have four axes.
-        ConfigError: the share is not in 0..1, or the count is negative.
+        ConfigError: the share is not in 0..1, the count is negative, or there is no such fill.
     """
-    return _masked(x, TIME, max_fraction, generator, count, fill)
+    return _masked(x, TIME, max_fraction, generator, count, fill, exclusive)
 
 
 def frequency_mask(
@@ -109,81 +132,92 @@ def frequency_mask(
     generator: Generator | None = None,
     *,
     count: int = 1,
-    fill: float | None = None,
+    fill: Fill = None,
+    exclusive: bool = False,
 ) -> Tensor:
     """Mask spans of frequency bands, drawn for each sample (SpecAugment; Park et al., 2019).
 
     Args and errors as for `time_mask`, with bands for frames.
     """
-    return _masked(x, FREQUENCY, max_fraction, generator, count, fill)
+    return _masked(x, FREQUENCY, max_fraction, generator, count, fill, exclusive)
 
 
-def mixup(
+def random_erasing(
     x: Tensor,
-    targets_onehot: Tensor,
-    alpha: float,
+    probability: float,
     generator: Generator | None = None,
     *,
-    per_sample: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Mix each sample, and its target, with another of the batch (mixup; Zhang et al., 2018).
-
-    ``lam * x + (1 - lam) * x[permutation]``, the same for targets, ``lam ~ Beta(alpha, alpha)``.
+    max_fraction: float = 0.5,
+    fill: Fill = None,
+) -> Tensor:
+    """Hide a rectangle of time and frequency, drawn for each sample (random erasing; Zhong et al., 2020).
 
     Args:
-        x: a batch of any shape, batch first.
-        targets_onehot: floats, batch first, e.g. ``(batch, class)``.
-        alpha: strength of mixing, at least 0; 0 changes nothing.
-        generator: source of ``lam`` and the permutation.
-        per_sample: draw ``lam`` for each sample; if False one for the batch, as in the paper's program.
-
-    Returns:
-        The mixed batch and the mixed targets.
+        x: ``(batch, channel, time, frequency)``.
+        probability: with which a sample loses one, in 0..1.
+        generator: source of choice, sizes and places.
+        max_fraction: longest side as a share of its axis, in 0..1; both are uniform from 0 up to it.
+        fill: as for `time_mask`; "region" is each channel's mean over the rectangle.
 
     Raises:
-        InputError: targets are no floats, or not as many as samples.
-        ConfigError: ``alpha`` is negative.
+        InputError: ``x`` does not have four axes.
+        ConfigError: a share is not in 0..1, or there is no such fill.
     """
-    if not (math.isfinite(alpha) and alpha >= 0):
-        raise ConfigError(f"alpha must be a number of at least 0, got {alpha!r}")
-    if len(x) != len(targets_onehot):
-        raise InputError(f"mixup needs a target for each of the {len(x)} samples, got {len(targets_onehot)}")
-    if not targets_onehot.is_floating_point():
-        raise InputError(f"mixup needs float targets, e.g. one-hot, got {targets_onehot.dtype}")
-    if alpha == 0 or not len(x):
-        return x, targets_onehot
+    sides = [math.floor(_share(max_fraction) * _size(x, axis)) for axis in (TIME, FREQUENCY)]
     device = generator.device if generator is not None else "cpu"
-    partners = torch.randperm(len(x), generator=generator, device=device).to(x.device)
-    # torch's Beta distribution takes no generator, so numpy draws with a seed that ours gives.
-    seed = int(torch.randint(2**62, (), generator=generator, device=device))
-    drawn = np.random.default_rng(seed).beta(alpha, alpha, size=len(x) if per_sample else 1)
-    return _mix(x, partners, drawn), _mix(targets_onehot, partners.to(targets_onehot.device), drawn)
-
-
-def _mix(values: Tensor, partners: Tensor, drawn: np.ndarray) -> Tensor:
-    lam = torch.from_numpy(drawn).to(values).reshape(-1, *[1] * (values.ndim - 1))
-    return lam * values + (1 - lam) * values[partners]
+    chosen = torch.rand(len(x), generator=generator, device=device).cpu() < _share(probability)
+    hidden = _span(x, TIME, sides[0], generator) & _span(x, FREQUENCY, sides[1], generator)
+    return _filled(x, hidden & chosen[:, None, None, None], _constant(x, fill))
 
 
 def _masked(
-    x: Tensor, axis: int, max_fraction: float, generator: Generator | None, count: int, fill: float | None
+    x: Tensor,
+    axis: int,
+    max_fraction: float,
+    generator: Generator | None,
+    count: int,
+    fill: Fill,
+    exclusive: bool,
 ) -> Tensor:
-    size = _size(x, axis)
-    widest = math.floor(_share(max_fraction) * size)
+    widest = math.floor(_share(max_fraction) * _size(x, axis)) - exclusive
     if count < 0:
         raise ConfigError(f"The number of masks must be at least 0, got {count}")
-    hidden = torch.zeros(len(x), size, dtype=torch.bool)
-    places = torch.arange(size)
+    constant = _constant(x, fill)
     for _ in range(count):
-        widths = _integers(len(x), 0, widest, generator)[:, None]
-        # Uniform in 0..size - width: the range differs from sample to sample.
-        draws = _integers(len(x), 0, 2**31 - 1, generator)[:, None]
-        starts = draws * (size - widths + 1) // 2**31
-        hidden |= (places >= starts) & (places < starts + widths)
-    values = x.mean(dim=(1, 2, 3), keepdim=True) if fill is None else torch.full_like(x[:1, :1, :1, :1], fill)
+        x = _filled(x, _span(x, axis, max(widest, 0), generator), constant)
+    return x
+
+
+def _span(x: Tensor, axis: int, widest: int, generator: Generator | None) -> Tensor:
+    """Where each sample's span lies on an axis: booleans on the CPU, of one entry on the other axes."""
+    size = x.shape[axis]
+    widths = _integers(len(x), 0, widest, generator)[:, None]
+    # Uniform in 0..size - width: the range differs from sample to sample.
+    draws = _integers(len(x), 0, 2**31 - 1, generator)[:, None]
+    starts = draws * (size - widths + 1) // 2**31
+    places = torch.arange(size)
     shape = [len(x), 1, 1, 1]
     shape[axis] = size
-    return torch.where(hidden.reshape(shape).to(x.device), values, x)
+    return ((places >= starts) & (places < starts + widths)).reshape(shape)
+
+
+def _constant(x: Tensor, fill: Fill) -> Tensor | None:
+    """What masks are filled with; None for the mean of what each hides."""
+    if fill == "region":
+        return None
+    if fill is None or fill == "mean":
+        return x.mean(dim=(1, 2, 3), keepdim=True)
+    if isinstance(fill, str):
+        raise ConfigError(f"A mask is filled with 'mean', 'region' or a number, got {fill!r}")
+    return torch.full_like(x[:1, :1, :1, :1], fill)
+
+
+def _filled(x: Tensor, hidden: Tensor, constant: Tensor | None) -> Tensor:
+    hidden = hidden.to(x.device)
+    if constant is None:
+        cells = hidden.expand(-1, -1, *x.shape[2:]).sum(dim=(TIME, FREQUENCY), keepdim=True).clamp(min=1)
+        constant = (x * hidden).sum(dim=(TIME, FREQUENCY), keepdim=True) / cells
+    return torch.where(hidden, constant, x)
 
 
 def _size(x: Tensor, axis: int) -> int:

@@ -1,15 +1,26 @@
-"""The front end in torch: differentiable, on any device; a twin of `sentio.audio.frontend`."""
+"""The front ends in torch: differentiable, on any device; twins of `frontend`, `scalogram` and `waveform`."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sentio.audio.frontend import LogMel, hann_window, mel_filters
+from sentio.audio.scalogram import SCALES, Scalogram, filter_bank
+from sentio.audio.waveform import Waveform
 from sentio.core.errors import InputError
+
+
+def twin(settings: LogMel | Scalogram | Waveform, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The module that computes what the settings do: samples ``(..., time)`` to features."""
+    if isinstance(settings, Waveform):
+        return TorchWaveform(settings)
+    kind = TorchScalogram if isinstance(settings, Scalogram) else TorchLogMel
+    return kind(settings, dtype=dtype)  # type: ignore[arg-type]
 
 
 class TorchLogMel(nn.Module):
@@ -31,7 +42,7 @@ class TorchLogMel(nn.Module):
     def __init__(self, settings: LogMel, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.settings = settings
-        window = hann_window(settings.win_length or settings.n_fft)
+        window = hann_window(settings.win_length or settings.n_fft, symmetric=settings.symmetric)
         tables = {"window": window, "filters": mel_filters(settings).T.copy()}
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table).to(dtype), persistent=False)
@@ -52,18 +63,15 @@ class TorchLogMel(nn.Module):
             InputError: the samples are no floats, or too few for one frame.
         """
         s = self.settings
-        if not samples.is_floating_point():
-            raise InputError(
-                f"The front end takes float samples, got {samples.dtype}; divide by full scale first"
-            )
-        s.check_length(samples.shape[-1] if samples.ndim else 0)
-        device = samples.device.type
-        amp = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if amp else nullcontext():
+        _check(s, samples)
+        with _full_precision(samples.device.type):
             clips = samples.to(self.window.dtype).reshape(-1, samples.shape[-1])
+            if s.pre_emphasis is not None:
+                clips = clips[:, 1:] - s.pre_emphasis * clips[:, :-1]
             if s.center:
                 clips = F.pad(clips, (s.n_fft // 2, s.n_fft // 2), mode=s.pad_mode)
-            frames = clips[:, (s.n_fft - len(self.window)) // 2 :].unfold(-1, len(self.window), s.hop_length)
+            first = 0 if s.frames_of == "window" else (s.n_fft - len(self.window)) // 2
+            frames = clips[:, first:].unfold(-1, len(self.window), s.hop_length)
             features = self.features(frames[:, : s.frames(samples.shape[-1])])
         return features.reshape(*samples.shape[:-1], *features.shape[1:])
 
@@ -79,15 +87,107 @@ class TorchLogMel(nn.Module):
         s = self.settings
         if s.log == "ln":
             mel = (mel + s.offset).log()
+        elif s.log == "ln-floor":
+            mel = mel.clamp_min(s.amin ** (s.power / 2)).log()
         else:
             mel = mel.clamp_min(s.amin ** (s.power / 2)).log10() * (20 / s.power)
             if s.ref == "max":
                 mel = mel - mel.amax(dim=(-2, -1), keepdim=True)
             if s.top_db is not None:
                 mel = torch.maximum(mel, mel.amax(dim=(-2, -1), keepdim=True) - s.top_db)
+        if s.frame_peak:
+            peak = mel.abs().amax(dim=-1, keepdim=True)
+            mel = mel / torch.where(peak > 0, peak, 1.0)
         if self.mean is not None:
             mel = (mel - self.mean) / self.std  # type: ignore[operator]
         return mel
 
     def extra_repr(self) -> str:
         return repr(self.settings)
+
+
+class TorchScalogram(nn.Module):
+    """Scalograms of tensors; like `TorchLogMel` in all else.
+
+    Its tables are made for a length of clip when that is first seen, and kept for the last one.
+    """
+
+    filters: Tensor
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(self, settings: Scalogram, *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.settings = settings
+        self.samples = 0
+        self.register_buffer("filters", torch.empty(settings.n_scales, 0, dtype=dtype), persistent=False)
+        for name, value in (("mean", settings.mean), ("std", settings.std)):
+            given = None if value is None else torch.tensor(value, dtype=dtype)
+            self.register_buffer(name, given, persistent=False)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Decibels ``(..., time, scale)`` of floats ``(..., time)``.
+
+        Raises:
+            InputError: the samples are no floats, or too few for one column.
+        """
+        s = self.settings
+        _check(s, samples)
+        length = samples.shape[-1]
+        columns, _ = s.shape(length)
+        if length != self.samples:
+            table = torch.from_numpy(filter_bank(s, length))
+            self.filters, self.samples = table.to(self.filters), length
+        with _full_precision(samples.device.type):
+            clips = samples.to(self.filters.dtype).reshape(-1, 1, length)
+            spectrum = torch.fft.fft(clips, n=self.filters.shape[1])
+            parts = []
+            for first in range(0, s.n_scales, SCALES):
+                wavelet = torch.fft.ifft(spectrum * self.filters[first : first + SCALES])
+                # abs() has the gradient 0 at 0.
+                magnitude = wavelet[..., : columns * s.hop_length].abs()
+                parts.append(magnitude.unflatten(-1, (columns, s.hop_length)).mean(dim=-1))
+            features = torch.cat(parts, dim=1).transpose(1, 2).clamp_min(s.amin).log10() * 20
+            if self.mean is not None:
+                features = (features - self.mean) / self.std  # type: ignore[operator]
+        return features.reshape(*samples.shape[:-1], *features.shape[1:])
+
+    def extra_repr(self) -> str:
+        return repr(self.settings)
+
+
+class TorchWaveform(nn.Module):
+    """Clips scaled to their peak: floats ``(..., time)`` to the same shape and type."""
+
+    def __init__(self, settings: Waveform) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Scaled clips.
+
+        Raises:
+            InputError: the samples are no floats, or there are none.
+        """
+        _check(self.settings, samples)
+        if not self.settings.peak:
+            return samples
+        peak = samples.abs().amax(dim=-1, keepdim=True)
+        return samples / torch.where(peak > 0, peak, 1.0)
+
+    def extra_repr(self) -> str:
+        return repr(self.settings)
+
+
+def _check(settings: LogMel | Scalogram | Waveform, samples: Tensor) -> None:
+    if not samples.is_floating_point():
+        raise InputError(
+            f"The front end takes float samples, got {samples.dtype}; divide by full scale first"
+        )
+    settings.check_length(samples.shape[-1] if samples.ndim else 0)
+
+
+def _full_precision(device: str) -> AbstractContextManager[Any]:
+    """Half precision cannot hold band powers, so nothing here runs under autocast."""
+    amp = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if amp else nullcontext()

@@ -1,24 +1,26 @@
-"""The audio front end: a recording in, windows of log-mel features out.
+"""The audio front end: a recording in, windows of features out.
 
 How a recording is cut: windows start every ``hop`` seconds as long as they fit; where the last of them does
 not reach the end of the recording, one more is put so that it ends there; a rest shorter than the step of
 the frames, which no frame would show, is left out. So nothing is padded and all is heard (by a ``hop`` no
-longer than the window). Only a recording shorter than one window is padded, with zeros at its end.
+longer than the window). Only a recording shorter than one window is padded, with zeros at its end, or on
+either side where its features say so.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentio.audio.frontend import LogMel
 from sentio.audio.io import Sound, from_array, read, resample, to_mono
+from sentio.audio.presets import with_presets
 from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.features import Prepared
@@ -28,42 +30,75 @@ from sentio.core.registry import register
 SILENT_PEAK = 1e-4
 
 
+class Features(Protocol):
+    """What makes features of a clip: a frozen dataclass of settings."""
+
+    #: name of the front end in the registry
+    NAME: ClassVar[str]
+    #: whether a recording shorter than a window stands in its middle, and not at its start
+    CENTRED: ClassVar[bool]
+    rate: int
+    hop_length: int
+
+    def shape(self, samples: int) -> tuple[int, ...]:
+        """The features' shape for that many samples."""
+        ...
+
+    def check_length(self, samples: int) -> None:
+        """Raise an `InputError` where that is too short."""
+        ...
+
+    def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Samples ``(time,)`` to features."""
+        ...
+
+
 @dataclass(frozen=True)
 class AudioFrontEnd:
-    """Log-mel features of windows; implements `sentio.core.features.FrontEnd`.
+    """Features of windows; implements `sentio.core.features.FrontEnd`.
 
     Args:
-        log_mel: the features.
+        features: what they are, `LogMel`, `Scalogram` or `Waveform`.
         window: length of a window in seconds.
 
     Raises:
         ConfigError: the window is too short for one frame of features.
     """
 
-    log_mel: LogMel
+    features: Any  # a `Features`
     window: float
-    name: str = field(default="log-mel", init=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int | float) and math.isfinite(self.window) and self.window > 0):
             raise ConfigError(f"window must be a number of seconds above 0, got {self.window!r}")
         try:
-            self.log_mel.check_length(self.window_samples)
+            self.features.check_length(self.window_samples)
         except InputError as error:
             raise ConfigError(f"window of {self.window} s is too short: {error}") from error
 
     @property
+    def name(self) -> str:
+        """The name by which the registry builds it."""
+        name: str = self.features.NAME
+        return name
+
+    @property
+    def log_mel(self) -> Any:
+        """The features, by the name they had when all were log-mel."""
+        return self.features
+
+    @property
     def window_samples(self) -> int:
-        return round(self.window * self.log_mel.rate)
+        return round(self.window * self.features.rate)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The features' shape: ``(1, time, mel)``."""
-        return {MAIN: (1, self.log_mel.frames(self.window_samples), self.log_mel.n_mels)}
+        """The features' shape: ``(1, time, frequency)``, of a waveform ``(1, time)``."""
+        return {MAIN: (1, *self.features.shape(self.window_samples))}
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that the builder `log_mel_windows` takes as options, fit for JSON."""
-        values = {"window": self.window, **asdict(self.log_mel)}
+        """Plain values that the builder of this name takes as options, fit for JSON."""
+        values = {"window": self.window, **asdict(self.features)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
@@ -76,32 +111,33 @@ class AudioFrontEnd:
             hop: distance of windows in seconds; the window's length if None.
 
         Returns:
-            Inputs float32, ``(window, 1, time, mel)``.
+            Inputs float32, ``(window, 1, time, frequency)``, of a waveform ``(window, 1, time)``.
 
         Raises:
             InputError: the source cannot be read, or is none.
             ConfigError: the hop is not above 0.
         """
-        rate, length = self.log_mel.rate, self.window_samples
+        rate, length = self.features.rate, self.window_samples
         step = length if hop is None else _samples(hop, rate)
         sound = self._sound(source)
         samples, notes = sound.samples[0], list(sound.notes)
         heard = len(samples)
         if heard < length:
             notes.append(f"The recording of {heard / rate:.3f} s is padded with silence to {self.window:g} s")
-            samples = np.pad(samples, (0, length - heard))
-        starts = window_starts(heard, length, step, self.log_mel.hop_length)
+            before = (length - heard) // 2 if self.features.CENTRED else 0
+            samples = np.pad(samples, (before, length - heard - before))
+        starts = window_starts(heard, length, step, self.features.hop_length)
         features = np.empty((len(starts), *self.input_shapes[MAIN]), np.float32)
         silent = np.empty(len(starts), bool)
         for index, start in enumerate(starts):
             part = samples[start : start + length]
-            features[index, 0] = self.log_mel(part)
+            features[index, 0] = self.features(part)
             silent[index] = max(part.max(), -part.min()) < SILENT_PEAK
         ends = np.minimum(starts + length, heard)
         return Prepared(features, starts / rate, ends / rate, silent, tuple(notes))
 
     def _sound(self, source: Any) -> Sound:
-        rate = self.log_mel.rate
+        rate = self.features.rate
         if isinstance(source, str | PathLike):
             return read(source, rate=rate, mono=True)
         if isinstance(source, Sound):
@@ -135,13 +171,13 @@ def fit_standardisation(frontend: AudioFrontEnd, sources: Iterable[Any]) -> Audi
     Measured over all values of all windows, one recording in memory at a time.
 
     Args:
-        frontend: a standardisation it has already is replaced.
+        frontend: of log-mels or scalograms; a standardisation it has already is replaced.
         sources: training recordings, each as for `AudioFrontEnd.prepare`.
 
     Raises:
         InputError: there are no recordings, or their features do not vary.
     """
-    plain = replace(frontend, log_mel=replace(frontend.log_mel, mean=None, std=None))
+    plain = replace(frontend, features=replace(frontend.features, mean=None, std=None))
     count, mean, squares = 0, 0.0, 0.0
     for source in sources:
         values = plain.prepare(source).inputs.astype(np.float64)
@@ -157,10 +193,11 @@ def fit_standardisation(frontend: AudioFrontEnd, sources: Iterable[Any]) -> Audi
     # Nothing but rounding is left where all recordings are silent.
     if std < 1e-6 * max(1.0, abs(mean)):
         raise InputError("Standardisation needs features that vary; every recording given is silent")
-    return replace(plain, log_mel=replace(plain.log_mel, mean=mean, std=std))
+    return replace(plain, features=replace(plain.features, mean=mean, std=std))
 
 
 @register("frontend", "log-mel")
+@with_presets
 def log_mel_windows(
     *,
     window: float = 1.0,
@@ -183,10 +220,17 @@ def log_mel_windows(
     offset: float = LogMel.offset,
     mean: float | list[float] | tuple[float, ...] | None = LogMel.mean,
     std: float | list[float] | tuple[float, ...] | None = LogMel.std,
+    pre_emphasis: float | None = LogMel.pre_emphasis,
+    symmetric: bool = LogMel.symmetric,
+    triangles: str = LogMel.triangles,
+    frames_of: str = LogMel.frames_of,
+    drop_last: bool = LogMel.drop_last,
+    frame_peak: bool = LogMel.frame_peak,
 ) -> AudioFrontEnd:
     """Log-mel spectrograms of windows of a recording.
 
     Args:
+        preset: name of options in `sentio.audio.presets.PRESETS`, changed by those given beside it.
         window: length of a window in seconds.
         rate, ...: the settings of `LogMel`.
 

@@ -13,8 +13,10 @@ import typer
 
 from sentio import __version__
 from sentio.cli import options, printing
+from sentio.cli.augment import augment
 from sentio.cli.bars import Bars
 from sentio.cli.demo import demo
+from sentio.cli.download import download
 from sentio.cli.listen import listen
 from sentio.cli.options import (
     Artifact,
@@ -135,7 +137,9 @@ def train(
     epilog=examples(
         "sentio evaluate my-model my_sounds --split 0",
         "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
+        "sentio evaluate my-model my_sounds --split 0 --tta 30",
         "sentio evaluate my-model my_sounds --split 0 --report my-model.html",
+        "sentio evaluate scenes TAU-urban-acoustic-scenes-2022-mobile-development --split 0 --by device",
     )
 )
 def evaluate(
@@ -152,6 +156,25 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="With --split: train, validation or test.")
     ] = "test",
     seed: Annotated[int, typer.Option(metavar="N", help="With --split: seed of a random protocol.")] = 0,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Also the accuracy of each value of a column of the data, e.g. device."
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Keep only the files of this class; may be repeated."),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--tta",
+            min=1,
+            metavar="N",
+            help="Average each answer over N random maskings and rolls, as wide as in the training.",
+        ),
+    ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     cache: Cache = None,
@@ -165,21 +188,30 @@ def evaluate(
     """Measure accuracy, MACs and milliseconds of every exit.
 
     Prints a table of the exits: accuracy, multiply-accumulates, measured milliseconds and the share of
-    windows that leave there; in its last line the same under the policy.
+    windows that leave there; in its last line the same under the policy. With --by, a second table of the
+    accuracy under the policy for each value of the column.
     """
     from sentio import evaluate as run
     from sentio import load, open_data
+    from sentio.data.splits import originals, splits
     from sentio.reporting import check_report, circumstances, write_report
 
     if report is not None:
         check_report(report)
     model = load(artifact, runtime=options.runtime(runtime), threads=threads)
     chosen = options.policy(policy)
-    dataset = open_data(data, protocol=protocol)
+    dataset = open_data(data, protocol=protocol, labels=label)
     notes = list(dataset.notes)
-    if split is not None:
-        from sentio.data.splits import splits
+    own = originals(dataset)
+    if split is None and len(own) < len(dataset):
+        notes.append(f"Augmented copies are for training and were left out ({len(dataset) - len(own)}).")
+        dataset = dataset.subset(own)
+    if draws is not None:
+        from sentio.audio.draws import draws_of_training, with_draws
 
+        model = with_draws(model, draws_of_training(model, draws))
+        notes.append(f"Test-time augmentation: each answer is the mean of {draws} draws.")
+    if split is not None:
         found = splits(dataset, seed=seed)
         place = options.split(split)
         if not isinstance(place, int) or place >= len(found) or part not in ("train", "validation", "test"):
@@ -192,7 +224,7 @@ def evaluate(
     elif model.card.get("data", {}).get("name") == dataset.name:
         notes.append(f"The model was trained on files of {dataset.name}; --split measures on a test part.")
     with Bars() as bars:
-        result = run(model, dataset, policy=chosen, cache=cache, skip_bad=skip_bad, progress=bars)
+        result = run(model, dataset, policy=chosen, by=by, cache=cache, skip_bad=skip_bad, progress=bars)
     result = replace(result, notes=(*notes, *result.notes))
     if as_json:
         printing.as_json(result.to_dict())
@@ -254,6 +286,7 @@ def predict(
     model = load(artifact, runtime=options.runtime(runtime), threads=threads)
     chosen = options.policy(policy)
     labels = None if only is None else [label.strip() for label in only.split(",")]
+    _warm_up(model)
     failed = 0
     rows: list[dict[str, Any]] = []
     for file in files:
@@ -316,6 +349,9 @@ def profile(
 def export(
     artifact: Artifact,
     out: Annotated[Path, typer.Argument(metavar="PATH", help="Where it goes: a folder, .zip or .sentio.")],
+    half: Annotated[
+        bool, typer.Option("--float16", help="Store weights in half the bytes; computed is in float32.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a model as graphs that run without PyTorch.
@@ -325,15 +361,16 @@ def export(
     from sentio import export as run
     from sentio import load
 
-    result = run(load(artifact, runtime="torch"), out)
+    result = run(load(artifact, runtime="torch"), out, dtype="float16" if half else "float32")
     if as_json:
-        printing.as_json(
-            {"path": str(result.path), "bytes": dict(result.bytes), "difference": result.difference}
-        )
+        facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
+        printing.as_json({**facts, "difference": result.difference, "rounding": result.rounding})
         return
     for key, size in result.bytes.items():
         print(f"{key:32} {size:>10,} bytes")
     print(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
+    if result.rounding is not None:
+        print(f"and by at most {result.rounding:.1e} from those before rounding to float16")
     print(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
 
 
@@ -371,6 +408,9 @@ def doctor(as_json: Json = False) -> None:
         print(f"{row['package']:14} {state:42} {row['purpose']}")
 
 
+app.command(
+    epilog=examples("sentio download fsdd data", "sentio download tau-2022-mobile data --keep-archives")
+)(download)
 app.command(epilog=examples("sentio demo", "sentio demo --data my_sounds --out my-demo"))(demo)
 app.command(
     epilog=examples(
@@ -379,6 +419,23 @@ app.command(
     )
 )(listen)
 app.add_typer(simulate, name="simulate")
+app.command(
+    epilog=examples(
+        "sentio augment my_sounds --recipe data-hunger --out more",
+        "sentio augment scenes --recipe impulse-response --device a --responses microphones --out more",
+    )
+)(augment)
+
+
+def _warm_up(model: Any) -> None:
+    """What is loaded at first use is paid for here, so that it is not told as the first recording's time."""
+    import numpy as np
+
+    from sentio.audio.windows import AudioFrontEnd
+
+    if isinstance(model.frontend, AudioFrontEnd):
+        noise = np.random.Generator(np.random.PCG64(0)).normal(0, 0.1, model.frontend.window_samples)
+        model.predict((noise.astype(np.float32), model.frontend.log_mel.rate))
 
 
 def _evaluation(out: Path, recipe: Any, skip_bad: bool) -> str:

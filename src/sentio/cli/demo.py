@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join
+from shutil import which
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentio.cli import printing
+from sentio.cli import options, printing
 from sentio.cli.bars import Bars
 from sentio.core.errors import MissingExtraError, SentioError
 from sentio.data.dataset import listed
@@ -65,6 +67,7 @@ WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from sentio.cli import
 
 
 def demo(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DATA", help="Sounds of your own, as for sentio train; else they are rendered."),
@@ -88,6 +91,8 @@ def demo(
     street is then made of the clips that were kept from training.
     """
     _check_installed()
+    from sentio.serve.listening import BACKGROUND
+
     begun = perf_counter()
     rendered = data is None
     with _step(1, "Sounds"):
@@ -95,19 +100,34 @@ def demo(
     recipe = _recipe(dataset, seed, epochs, rendered)
     with _step(2, "Training: the backbone, exits on the frozen backbone, calibration"):
         model, test = _trained(recipe, dataset, out / "model")
-    with _step(3, f"Three policies, on {len(test)} clips that were kept from training"):
+    kept = model.card["data"]["files"]["test"]  # without those that cannot be read
+    with _step(3, f"Three policies, on {kept} clips that were kept from training"), _one_thread():
         evaluations = _evaluated(model, test)
-    with _step(4, f"Listening to {60 * minutes:g} seconds of street, {deadline:g} ms for each window"):
+    with (
+        _step(4, f"Listening to {60 * minutes:g} seconds of street, {deadline:g} ms for each window"),
+        _one_thread(),
+    ):
         heard = _street(model, None if rendered else test, out / "street", minutes, deadline, seed)
+        if data is not None and BACKGROUND not in heard.labels:
+            note = _never_met_a_street(data)
+            print(f"note: {note}")
+            evaluations[0] = replace(evaluations[0], notes=(*evaluations[0].notes, note))
     with _step(5, "The box: exported, and run once more without PyTorch"):
         _box(model, out / "box", heard.source)
     with _step(6, "Report"):
-        page = _report(out / "report.html", evaluations, heard, dataset, _command(data, seed))
+        page = _report(out / "report.html", evaluations, heard, dataset, options.typed(context), seed)
         print(f"{page}, {page.stat().st_size / 1000:.0f} kB")
     print(f"\nAll of it took {perf_counter() - begun:.0f} s. Next:")
-    print(f"  open {page}")
-    print(f"  sentio predict {out / 'box'} YOUR.wav --windows")
-    print("  sentio demo --data YOUR_SOUNDS")
+    program = _program()
+    print(f"  look at {page} in a browser")
+    print(f"  {join([program, 'predict', str(out / 'box')])} YOUR.wav --windows")
+    print(f"  {join([program, 'demo'])} --data YOUR_SOUNDS")
+
+
+def _program() -> str:
+    """What to type for Sentio here: after ``make demo`` it is not on the path."""
+    called = Path(sys.argv[0])
+    return str(called) if called.stem == "sentio" and called.is_file() and not which("sentio") else "sentio"
 
 
 def _check_installed() -> None:
@@ -122,6 +142,19 @@ def _step(number: int, title: str) -> Iterator[None]:
     begun = perf_counter()
     yield
     print(f"   [{perf_counter() - begun:.1f} s]", flush=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A window at a time is too little to divide, and on a busy machine one thread waits for the other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _sounds(data: Path | None, out: Path, per_class: int, seed: int) -> Dataset:
@@ -186,7 +219,7 @@ def _street(
 ) -> Listening:
     from sentio.data.simulate.labels import read_labels
     from sentio.data.simulate.rendering import render_street
-    from sentio.serve.listening import BACKGROUND, hear
+    from sentio.serve.listening import hear
     from sentio.training.progress import counter
 
     with Bars() as bars:
@@ -201,12 +234,18 @@ def _street(
     first = min((out / "audio").glob("*.wav"))
     heard = hear(model, first, hop=HOP, deadline_ms=deadline, truth=read_labels(out))
     print(printing.listening(heard))
-    if BACKGROUND not in heard.labels:
-        print(
-            f"note: There is no class {BACKGROUND!r} in the data, so between events the model names "
-            "whatever is nearest. Add a folder of that name with recordings of nothing in particular."
-        )
     return heard
+
+
+def _never_met_a_street(data: Path) -> str:
+    """Why little is right in the street, though the clips are answered well."""
+    program = _program()
+    render = join([program, "simulate", "clips", "--samples", str(data), "--out", "clips-in-a-street"])
+    return (
+        "The data has no class 'background' and the model never met the noise of a street, so there it names "
+        f"whatever is nearest. To train it for one, lay the clips over such noise: {render}; then: "
+        f"{join([program, 'demo', '--data', 'clips-in-a-street'])}"
+    )
 
 
 def _box(model: Model, out: Path, recording: str) -> None:
@@ -249,7 +288,7 @@ def _box(model: Model, out: Path, recording: str) -> None:
 
 
 def _report(
-    path: Path, evaluations: list[Evaluation], heard: Listening, dataset: Dataset, command: str
+    path: Path, evaluations: list[Evaluation], heard: Listening, dataset: Dataset, command: str, seed: int
 ) -> Path:
     from sentio.reporting import circumstances, write_report
 
@@ -262,10 +301,6 @@ def _report(
             evaluations[0].runtime,
             command=command,
             data=f"{dataset.name}: {len(dataset)} clips, {len(dataset.labels)} classes",
+            seed=seed,
         ),
     )
-
-
-def _command(data: Path | None, seed: int) -> str:
-    given = [] if data is None else ["--data", str(data)]
-    return join(["sentio", "demo", *given, "--seed", str(seed)])

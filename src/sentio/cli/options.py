@@ -29,7 +29,11 @@ PolicyText = Annotated[
 ]
 Protocol = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="How the data is divided: folds, speaker, index, random, esc10."),
+    typer.Option(
+        metavar="NAME",
+        help="How the data is divided: folds, esc10, speaker, index, random, urbansound8k, official, words, "
+        "commands; which there are depends on the data.",
+    ),
 ]
 Cache = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Keep features in this folder for the next time.")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sentio.serve.listening import Listening
     from sentio.training.evaluation import Evaluation
 
+#: on fewer files the 95 % interval of an accuracy of one half spans more than a third of the scale
+FEW = 30
+
 
 def as_json(value: dict[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output, in plain ASCII."""
@@ -28,6 +31,9 @@ def training(card: dict[str, Any]) -> str:
         lines.append(f"test ({card['data']['split']}, {files} files): accuracy {test['accuracy']:.1%}")
     else:
         lines.append("there is no test part, so the model is not tested")
+    few = [f"{part} {n}" for part, n in card["data"]["files"].items() if part != "train" and 0 < n < FEW]
+    if few:
+        lines.append(f"note: Accuracies on so few files say little: {', '.join(few)}.")
     return "\n".join(lines)
 
 

@@ -264,7 +264,7 @@ def _is_packed(target: Path) -> bool:
 def _as_text(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     facts = {name: FileFacts(bytes=len(data), sha256=_sha256(data)) for name, data in files.items()}
     try:
-        values = manifest.model_copy(update={"files": facts}).model_dump(mode="json")
+        values = manifest.model_copy(update={"files": facts}).values()
         text = json.dumps(values, indent=1, allow_nan=False)
     except (ValueError, TypeError) as error:
         raise ConfigError(

@@ -29,7 +29,13 @@ def expected_calibration_error(logits: Floats, targets: NDArray[np.integer[Any]]
         logits: ``(sample, class)``.
         targets: class indices, ``(sample,)``.
     """
-    probabilities = softmax(logits.astype(np.float64))
+    return binned_calibration_error(softmax(logits.astype(np.float64)), targets, bins=bins)
+
+
+def binned_calibration_error(
+    probabilities: Floats, targets: NDArray[np.integer[Any]], *, bins: int = 15
+) -> float:
+    """`expected_calibration_error` of probabilities, ``(sample, class)``, in place of logits."""
     confidence = probabilities.max(axis=1)
     gap = (probabilities.argmax(axis=1) == targets) - confidence
     # Bins are closed on the right, as in the paper.

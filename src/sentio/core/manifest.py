@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sentio.core.anytime import FINAL, MAIN
 from sentio.core.errors import ArtifactError
 
-#: raised by one when a change of the format needs a migration
-SCHEMA = 1
+#: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16
+SCHEMA = 2
 MANIFEST = "sentio.json"
 #: keys of the graphs
 STAGE, EXIT = "stage:", "exit:"
@@ -87,9 +87,11 @@ class Manifest(_Strict):
     """All of ``sentio.json``."""
 
     format: Literal["sentio-artifact"] = "sentio-artifact"
-    version: int = SCHEMA
+    #: the lowest that can say all of it, so that older versions of Sentio read what they understand
+    version: int = 1
     sentio: str
     name: str
+    storage: Literal["float32", "float16"] = "float32"
     network: NetworkFacts
     exits: list[ExitFacts] = []
     graphs: dict[str, GraphFacts] = {}
@@ -105,6 +107,10 @@ class Manifest(_Strict):
         """All exits in order of evaluation, ``final`` last."""
         order = sorted(self.exits, key=lambda e: self.network.stages.index(e.after))
         return (*(e.name for e in order), FINAL)
+
+    def values(self) -> dict[str, Any]:
+        """Plain values, without what its version of the format does not know."""
+        return self.model_dump(mode="json", exclude={"storage"} if self.version < 2 else None)
 
 
 def read_manifest(values: Any, where: str) -> Manifest:
@@ -148,6 +154,8 @@ def read_manifest(values: Any, where: str) -> Manifest:
 def _problems(manifest: Manifest) -> Iterator[str]:
     """What does not fit together, one clause each; later checks rely on earlier ones having passed."""
     stages, exits = manifest.network.stages, [e.name for e in manifest.exits]
+    if manifest.version < 2 and manifest.storage != "float32":
+        yield f"format version {manifest.version} does not know weights stored as {manifest.storage}"
     if len(set(stages)) < len(stages):
         yield f"stage names repeat in {', '.join(stages)}"
     if len({*exits, FINAL}) <= len(exits):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sentio.core import registry
 from sentio.core.answering import Answers, answer
-from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, Step, anytime, read_boundary
+from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, Read, Step, anytime, read_boundary
 from sentio.core.errors import ConfigError, StageError, UnknownNameError
 from sentio.core.policy import ExitCosts, Policy
 from sentio.core.staged import Shape, Staged, as_boundary, as_value, evaluating, stage_key
@@ -113,18 +113,37 @@ class MultiExit(nn.Module):
             x: the input, batch first.
             exits: only these; nothing behind the last of them is computed.
         """
+        return self.tapped(x, exits)[0]
+
+    def tapped(
+        self, x: Any, exits: Collection[str] | None = None, taps: Collection[Read] = ()
+    ) -> tuple[dict[str, Tensor], dict[Read, Tensor]]:
+        """Exits as `forward` gives them, and tensors at boundaries, from one run.
+
+        Args:
+            x: the input, batch first.
+            exits: only these, of those that are switched on; all of them if None.
+            taps: (boundary, tensor) pairs. Nothing behind the last exit and tap is computed.
+
+        Raises:
+            UnknownNameError: no such boundary.
+            StageError: a boundary has no such tensor.
+        """
+        for name, _ in taps:
+            if name not in self.stage_names:
+                raise UnknownNameError("boundary", name, self.stage_names)
         points = [point for point in self.exit_points if exits is None or point.name in exits]
-        wanted = {read for point in points for read in point.reads}
-        kept: dict[tuple[str, str], Tensor] = {}
+        wanted = {read for point in points for read in point.reads} | set(taps)
+        kept: dict[Read, Tensor] = {}
         outputs: dict[str, Tensor] = {}
         for name, boundary in self.backbone.boundaries(x):
             kept |= read_boundary(name, boundary, wanted)
             for point in points:
                 if point.after == name:
                     outputs[point.name] = self.run_exit(point.name, [kept[read] for read in point.reads])
-            if len(outputs) == len(points):
+            if len(outputs) == len(points) and all(read in kept for read in taps):
                 break
-        return outputs
+        return outputs, {read: kept[read] for read in taps}
 
     def anytime(self, x: Any, *, evaluates: Callable[[str], bool] | None = None) -> Iterator[Step]:
         """The exits as they are reached; see `sentio.core.anytime.anytime`.

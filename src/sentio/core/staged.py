@@ -168,6 +168,8 @@ def create_network(name: str, **options: Any) -> Staged:
 def reset_classifier(net: Staged, classes: int) -> Staged:
     """The same network with a new last stage for ``classes`` classes; all other weights are kept.
 
+    Of the last stage stays what it names in ``kept_at_reset``, as a transformer's last layer norm.
+
     Args:
         net: a registered network (`create_network`), on the CPU.
         classes: width of the new output.
@@ -186,6 +188,9 @@ def reset_classifier(net: Staged, classes: int) -> Staged:
     fresh.input_shapes = dict(net.input_shapes)
     for name in net.stage_names[:-1]:
         fresh.stage(name).load_state_dict(net.stage(name).state_dict())
+    old, new = (each.stage(net.stage_names[-1]) for each in (net, fresh))
+    for part in getattr(new, "kept_at_reset", ()):
+        new.get_submodule(part).load_state_dict(old.get_submodule(part).state_dict())
     return fresh
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
 
 from sentio.core import registry
 from sentio.core.artifact import (
@@ -27,9 +30,15 @@ from sentio.core.policy import policy_to_dict
 from sentio.core.staged import Staged, create_network
 from sentio.core.torch_row import TorchRow
 
+Storage = Literal["float32", "float16"]
+
 
 def save(
-    model: Model, path: str | Path, *, graphs: tuple[dict[str, Any], dict[str, bytes]] | None = None
+    model: Model,
+    path: str | Path,
+    *,
+    graphs: tuple[dict[str, Any], dict[str, bytes]] | None = None,
+    dtype: Storage = "float32",
 ) -> Path:
     """Write a model as an artifact.
 
@@ -37,20 +46,60 @@ def save(
         model: with a PyTorch network.
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
         graphs: exported stages: their manifest entries and their files (`sentio.export` passes them).
+        dtype: what parameters are stored as; they are float32 again when they are loaded. ``float16`` halves
+            them and rounds each to three digits; running statistics and other buffers stay as they are.
 
     Returns:
         The path.
 
     Raises:
         ArtifactError: it cannot be written there.
-        ConfigError: the model has no PyTorch network, or the network does not know its input shape.
+        ConfigError: the model has no PyTorch network, or the network does not know its input shape; a
+            parameter is too large for float16; no such dtype.
     """
+    if dtype not in get_args(Storage):
+        raise ConfigError(f"Weights are stored as {' or '.join(get_args(Storage))}, got {dtype!r}")
     net: MultiExit = model.network
     entries, files = graphs or ({}, {})
-    manifest = describe(model).model_copy(update={"graphs": entries})
+    stored = {"storage": dtype, "version": 2} if dtype == "float16" else {}
+    manifest = describe(model).model_copy(update={"graphs": entries, **stored})
     # Copies, because safetensors refuses two names of one tensor.
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in net.state_dict().items()}
+    if dtype == "float16":
+        state |= _halved(net)
     return write_artifact(path, manifest, {WEIGHTS: save_tensors(state), **files})
+
+
+def rounded(model: Model) -> Model:
+    """The model as it comes back from an artifact with ``dtype="float16"``; the given one is not changed.
+
+    Raises:
+        ConfigError: a parameter is too large for float16.
+    """
+    net: MultiExit = copy.deepcopy(model.network)
+    net.load_state_dict(_halved(net), strict=False)
+    twin = copy.copy(model)
+    twin.row = TorchRow(net)
+    return twin
+
+
+def _halved(net: MultiExit) -> dict[str, Tensor]:
+    """The parameters as float16, by name.
+
+    Raises:
+        ConfigError: one is too large.
+    """
+    found = {}
+    for key, tensor in net.state_dict(keep_vars=True).items():
+        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+            half = tensor.detach().cpu().to(torch.float16).contiguous()
+            if not torch.isfinite(half).all():
+                raise ConfigError(
+                    f"Parameter {key!r} reaches {tensor.abs().max():g}, and float16 holds up to 65,504; "
+                    "store the model as float32"
+                )
+            found[key] = half
+    return found
 
 
 def describe(model: Model) -> Manifest:

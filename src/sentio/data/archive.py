@@ -23,6 +23,9 @@ MAX_BYTES = 50 * 2**30
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 256 * 2**20
 
+#: tables without columns, as Speech Commands has
+LISTS = frozenset({"testing_list.txt", "validation_list.txt"})
+
 Member = tuple[zipfile.ZipInfo, PurePosixPath]
 DAMAGE = (
     zipfile.BadZipFile,
@@ -90,7 +93,7 @@ def _members(archive: zipfile.ZipFile, shown: Path) -> tuple[list[Member], list[
             continue
         if stat.S_ISLNK(info.external_attr >> 16):
             raise InputError(f"{shown} holds the link {info.filename!r}; make it again with the file itself")
-        if not (is_media(path.name) or path.suffix.lower() == ".csv"):
+        if not (is_media(path.name) or path.suffix.lower() == ".csv" or path.name in LISTS):
             others.append(path.name)
             continue
         if info.flag_bits & 1:

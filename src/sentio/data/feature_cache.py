@@ -8,9 +8,11 @@ import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,23 +34,28 @@ class Stored:
     notes: tuple[str, ...]
 
 
-def key(dataset: Dataset, frontend: FrontEnd, skip_bad: bool) -> str:
+def key(
+    dataset: Dataset, frontend: FrontEnd, skip_bad: bool, changes: Mapping[str, Any] | None = None
+) -> str:
     """SHA-256 over the front end's settings and each file's name, size and modification time.
 
     The release is part of it, since a correction of a front end changes what the same settings give.
+    ``changes``, plain values, says what is done to the sound before; None for nothing.
     """
     try:
         release = version("sentio")
     except PackageNotFoundError:
         release = "source"
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "release": release,
         "frontend": [frontend.name, frontend.settings()],
         "skip_bad": skip_bad,
-        "root": [str(dataset.root.expanduser().absolute()), *_state(dataset.root.expanduser())],
-        "files": [[item.name, *_state(item.source)] for item in dataset.items],
+        "root": [str(dataset.root.expanduser().absolute()), *file_state(dataset.root.expanduser())],
+        "files": [[item.name, *file_state(item.source)] for item in dataset.items],
     }
+    if changes is not None:
+        facts["changes"] = changes
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -107,7 +114,8 @@ def _path(folder: Path, key: str) -> Path:
     return folder / f"features-{key[:32]}.npz"
 
 
-def _state(path: Path) -> list[int]:
+def file_state(path: Path) -> list[int]:
+    """A file's size and time of change; empty if there is none."""
     try:
         facts = path.stat()
     except OSError:

@@ -4,46 +4,65 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.data.archive import unpack
+from sentio.data.audioset import is_audioset, read_audioset
 from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, listed, make_dataset, short_name
 from sentio.data.media import ignored_note, is_media, listing
+from sentio.data.speech_commands import is_speech_commands, read_speech_commands
 from sentio.data.table import read_table
+from sentio.data.tau import is_tau, read_tau
+from sentio.data.urbansound8k import is_urbansound8k, read_urbansound8k
 
 FSDD_NAME = re.compile(r"(\d)_([A-Za-z][A-Za-z0-9-]*)_(\d+)\.wav")
+#: public data sets with a layout of their own, each with what knows it again
+PUBLIC = (
+    (is_urbansound8k, read_urbansound8k),
+    (is_tau, read_tau),
+    (is_speech_commands, read_speech_commands),
+)
 LAYOUTS = (
     "put the files of each class in a folder named after the class, "
     "or add a meta.csv with columns 'filename' and 'label'"
 )
 
 
-def open_data(path: str | PathLike[str], *, protocol: str | None = None) -> Dataset:
+def open_data(
+    path: str | PathLike[str], *, protocol: str | None = None, labels: Sequence[str] | None = None
+) -> Dataset:
     """Labelled files from a folder, a CSV or a zip; see ``docs/data.md`` for the layouts.
 
     Args:
         path: a folder per class, a folder with ``meta.csv`` or ``meta/esc50.csv``, such a CSV itself, the
-            Free Spoken Digit Dataset, or a zip of any of these.
+            Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands, clips
+            with manifests as AudioSet's, or a zip of any of these.
         protocol: how the data will be divided, one of the data set's ``protocols``; its default if None.
+        labels: keep these classes only; all if None. Of AudioSet's clips, which carry several labels, those
+            are kept that carry exactly one of them.
 
     Raises:
         InputError: the data cannot be used as it is; one sentence that says why and what to do.
-        ConfigError: the data has no such protocol; lists those it has.
+        ConfigError: the data has no such protocol, or fewer than two labels are kept.
+        UnknownNameError: the data has no such label.
     """
+    if labels is not None and len(set(labels)) < 2:
+        raise ConfigError(f"A classifier needs at least two labels, got {', '.join(labels) or 'none'}")
     shown = Path(path)
     location = shown.expanduser().absolute()
     try:
         if location.is_dir():
-            return _read_folder(location, location if shown.name in ("", "..") else shown, protocol)
+            return _read_folder(location, location if shown.name in ("", "..") else shown, protocol, labels)
         if not location.exists():
             raise InputError(f"There is no folder or file {shown}; check the path")
         if location.suffix.lower() == ".csv":
-            return read_table(location, shown, shown, protocol)
+            return _only(read_table(location, shown, shown, protocol), labels)
         if location.suffix.lower() == ".zip" or zipfile.is_zipfile(location):
-            return _read_zip(location, shown, protocol)
+            return _read_zip(location, shown, protocol, labels)
     except OSError as error:
         raise InputError(
             f"Cannot read {error.filename or shown}: {error.strerror or error}; check its permissions"
@@ -51,7 +70,27 @@ def open_data(path: str | PathLike[str], *, protocol: str | None = None) -> Data
     raise InputError(f"{shown} is neither a folder nor a CSV nor a zip; {LAYOUTS}")
 
 
-def _read_folder(folder: Path, shown: Path, protocol: str | None) -> Dataset:
+def _only(dataset: Dataset, labels: Sequence[str] | None) -> Dataset:
+    """The items of some classes, which get new numbers."""
+    if labels is None:
+        return dataset
+    unknown = [label for label in labels if label not in dataset.labels]
+    if unknown:
+        raise UnknownNameError(f"label of {dataset.root},", unknown[0], dataset.labels)
+    kept = tuple(item for item in dataset.items if item.label in labels)
+    return replace(dataset, items=kept, labels=tuple(sorted(set(labels))))
+
+
+def _read_folder(folder: Path, shown: Path, protocol: str | None, labels: Sequence[str] | None) -> Dataset:
+    if is_audioset(folder):
+        return read_audioset(folder, shown, protocol, labels)
+    return _only(_read_layout(folder, shown, protocol), labels)
+
+
+def _read_layout(folder: Path, shown: Path, protocol: str | None) -> Dataset:
+    for knows, read in PUBLIC:
+        if knows(folder):
+            return read(folder, shown, protocol)
     for inner in (Path("meta.csv"), Path("meta", "esc50.csv")):
         if (folder / inner).is_file():
             return read_table(folder / inner, shown / inner, shown, protocol)
@@ -129,15 +168,19 @@ def _read_fsdd(folder: Path, shown: Path, protocol: str | None) -> Dataset:
     return make_dataset(shown, items, protocols=protocols, protocol=chosen, notes=notes if others else ())
 
 
-def _read_zip(path: Path, shown: Path, protocol: str | None) -> Dataset:
+def _read_zip(path: Path, shown: Path, protocol: str | None, labels: Sequence[str] | None) -> Dataset:
     unpacked = unpack(path, shown)
     folder = unpacked.folder
     folders, files = listing(folder)
     if len(folders) == 1 and not files and _is_laid_out(folders[0]):
         folder = folders[0]
-    dataset = _read_folder(folder, shown / folder.relative_to(unpacked.folder), protocol)
+    dataset = _read_folder(folder, shown / folder.relative_to(unpacked.folder), protocol, labels)
     return replace(
-        dataset, name=short_name(shown), root=shown, notes=(*unpacked.notes, *dataset.notes), keep=unpacked
+        dataset,
+        name=short_name(shown),
+        root=shown,
+        notes=(*unpacked.notes, *dataset.notes),
+        keep=(unpacked, dataset.keep),
     )
 
 
@@ -146,7 +189,9 @@ def _is_laid_out(folder: Path) -> bool:
     if (folder / "meta.csv").is_file() or (folder / "meta" / "esc50.csv").is_file():
         return True
     return (
-        _is_fsdd(folder)
+        any(knows(folder) for knows, _ in PUBLIC)
+        or is_audioset(folder)
+        or _is_fsdd(folder)
         or _is_fsdd(folder / "recordings")
         or any(is_media(file.name) for sub in listing(folder)[0] for file in listing(sub)[1])
     )

@@ -2,6 +2,9 @@
 
 A threshold or a temperature is fitted on the validation part, never on the test part; so every split has
 both where the data allows it.
+
+Augmented copies that are part of the data (`sentio.data.augmenting` writes such) train along with their
+originals and are never validated or tested on.
 """
 
 from __future__ import annotations
@@ -22,7 +25,11 @@ VALIDATION_SHARE = 0.2
 #: FSDD's own rule: recordings 0 to 4 of each digit and speaker are the test part
 FSDD_TEST_INDICES = range(5)
 #: what a group is called under a protocol that leaves one out
-GROUP_NAMES = {"folds": "fold", "esc10": "fold", "speaker": "speaker"}
+GROUP_NAMES = {"folds": "fold", "esc10": "fold", "urbansound8k": "fold", "speaker": "speaker"}
+#: protocols that follow the parts that the data set's authors published
+PUBLISHED = frozenset({"official", "words", "commands"})
+#: where an item's details name what it is an augmented copy of, several originals with the separator between
+AUGMENTED_FROM, SEPARATOR = "augmented_from", "|"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +38,9 @@ class Split:
 
     Args:
         name: what is special about it, e.g. ``fold 1``, the fold it is tested on.
-        train, validation, test: places in ``dataset.items``, each sorted; together they cover it. ``test``
-            is empty where the data set's own test part is absent.
+        train, validation, test: places in ``dataset.items``, each sorted; together they cover it but for
+            augmented copies of what is not trained on. ``test`` is empty where the data set's own test part
+            is absent.
         notes: what the data did not allow, one sentence each.
     """
 
@@ -46,8 +54,8 @@ class Split:
 def splits(dataset: Dataset, protocol: str | None = None, seed: int = 0) -> list[Split]:
     """The splits of a protocol, the same on every machine for the same seed.
 
-    ``folds``, ``esc10`` and ``speaker`` give one split per group, tested on it and validated on the next;
-    ``index`` and ``random`` give one split.
+    ``folds``, ``esc10`` and ``speaker`` give one split per group, tested on it and validated on the next,
+    ``urbansound8k`` one per fold, validated on the one before; all others give one split.
 
     Args:
         dataset: the data.
@@ -58,10 +66,55 @@ def splits(dataset: Dataset, protocol: str | None = None, seed: int = 0) -> list
         ConfigError: the data has no such protocol.
         InputError: there is too little data, or too few groups, to divide.
     """
+    own = originals(dataset)
+    if len(own) < len(dataset):
+        return [with_copies(dataset, own, split) for split in splits(dataset.subset(own), protocol, seed)]
     chosen = choose_protocol(protocol or dataset.protocol, dataset.protocols, dataset.root)
     if chosen in GROUP_NAMES:
-        return _leave_one_group_out(dataset, GROUP_NAMES[chosen], seed)
+        return _leave_one_group_out(dataset, GROUP_NAMES[chosen], -1 if chosen == "urbansound8k" else 1, seed)
+    if chosen in PUBLISHED:
+        return [_published(dataset, chosen, seed)]
     return [_by_index(dataset) if chosen == "index" else _random(dataset, seed)]
+
+
+def originals(dataset: Dataset) -> Indices:
+    """The places of all items but augmented copies of others."""
+    return np.flatnonzero([not item.details.get(AUGMENTED_FROM) for item in dataset.items])
+
+
+def with_copies(dataset: Dataset, own: Indices, split: Split) -> Split:
+    """A split of the originals as one of all items: a copy trains if all that it is made of does.
+
+    Args:
+        dataset: originals and copies.
+        own: places of the originals, see `originals`.
+        split: of ``dataset.subset(own)``.
+
+    Raises:
+        InputError: a copy's original is not in the data, so nobody knows what it may be trained with.
+    """
+    known = {dataset.items[place].name for place in own}
+    trained = {dataset.items[place].name for place in own[split.train]}
+    joined, left = [], 0
+    for place in np.setdiff1d(np.arange(len(dataset)), own):
+        item = dataset.items[place]
+        named = item.details[AUGMENTED_FROM]
+        sources = [named] if named in known else named.split(SEPARATOR)
+        lost = [name for name in sources if name not in known]
+        if lost:
+            raise InputError(
+                f"{dataset.root} says that {item.name} is a copy of {lost[0]!r}, which it does not hold; add "
+                "the original or take the copy out"
+            )
+        if trained.issuperset(sources):
+            joined.append(place)
+        else:
+            left += 1
+    notes = list(split.notes)
+    if left:
+        notes.append(f"Augmented copies of clips outside the training part are left out ({left}).")
+    train = np.sort(np.concatenate([own[split.train], np.array(joined, dtype=np.intp)]))
+    return Split(split.name, train, own[split.validation], own[split.test], tuple(notes))
 
 
 def hold_out(
@@ -111,9 +164,10 @@ def hold_out(
     return chosen[unit]
 
 
-def _leave_one_group_out(dataset: Dataset, word: str, seed: int) -> list[Split]:
+def _leave_one_group_out(dataset: Dataset, word: str, step: int, seed: int) -> list[Split]:
+    """Each group tested once, the group ``step`` places on validating."""
     groups = [item.group for item in dataset.items]
-    names = sorted({group for group in groups if group is not None}, key=_natural)
+    names = sorted({group for group in groups if group is not None}, key=natural)
     if None in groups or len(names) < 2:
         raise InputError(
             f"{dataset.root} has {len(names)} {word}{'' if len(names) == 1 else 's'} and cross-validation "
@@ -124,7 +178,7 @@ def _leave_one_group_out(dataset: Dataset, word: str, seed: int) -> list[Split]:
     for tested, name in enumerate(names):
         notes: list[str] = []
         if len(names) > 2:
-            held = member == (tested + 1) % len(names)
+            held = member == (tested + step) % len(names)
         else:
             held = np.zeros(len(member), dtype=bool)
             rest = np.flatnonzero(member != tested)
@@ -152,11 +206,33 @@ def _by_index(dataset: Dataset) -> Split:
     return _split("index", dataset, test, np.isin(index, lowest), notes)
 
 
+def _published(dataset: Dataset, name: str, seed: int) -> Split:
+    """The authors' own parts; where they published no validation part, whole groups of the training part."""
+    part = np.array([item.details["part"] for item in dataset.items])
+    test, validation = part == "test", part == "validation"
+    if not (part == "train").any():
+        raise InputError(
+            f"{dataset.root} holds no clip of the data set's own training part; add its files, or keep "
+            "classes that have some"
+        )
+    if not validation.any():
+        rest = np.flatnonzero(~test)
+        units = _units(dataset)[rest]
+        validation[rest] = hold_out(dataset.targets[rest], units, VALIDATION_SHARE, _generator(seed))
+    notes = [] if test.any() else ["The data set's own test part is absent."]
+    return _split(name, dataset, test, validation, notes)
+
+
+def _units(dataset: Dataset) -> NDArray[np.intp]:
+    """What is held out whole, numbered by name: a group, or a clip that has none, ``(len(dataset),)``."""
+    names = [item.name if item.group is None else f"group {item.group}" for item in dataset.items]
+    order = {name: place for place, name in enumerate(sorted(set(names), key=natural))}
+    return np.array([order[name] for name in names], dtype=np.intp)
+
+
 def _random(dataset: Dataset, seed: int) -> Split:
     generator = _generator(seed)
-    names = [item.name if item.group is None else f"group {item.group}" for item in dataset.items]
-    order = {name: place for place, name in enumerate(sorted(set(names), key=_natural))}
-    units = np.array([order[name] for name in names])
+    units = _units(dataset)
     test = hold_out(dataset.targets, units, TEST_SHARE, generator)
     if not test.any():
         raise InputError(
@@ -188,6 +264,6 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def _natural(name: str) -> tuple[bool, int, str]:
+def natural(name: str) -> tuple[bool, int, str]:
     """Sorts fold 10 behind fold 9."""
     return (False, int(name), name) if name.isdecimal() else (True, 0, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sentio.core.errors import InputError
@@ -36,7 +37,7 @@ def read_table(path: Path, shown: Path, root: Path, protocol: str | None = None)
         InputError: the table or a row of it cannot be used; says which row.
         ConfigError: no such protocol for this table.
     """
-    rows = _rows(path, shown)
+    rows = read_rows(path, shown, ("filename", "label"))
     columns = list(rows[0][1])
     label_column = next((name for name in ("label", "category") if name in columns), None)
     missing = [name for name in ("filename",) if name not in columns]
@@ -57,7 +58,11 @@ def read_table(path: Path, shown: Path, root: Path, protocol: str | None = None)
             raise InputError(f"{shown} flags no row in its column 'esc10'; open it without protocol 'esc10'")
 
     used = {"filename", "fold", label_column}
-    paths = _files(rows, path.parent, shown)
+    bases = [path.parent, path.parent / "audio"]
+    if path.parent.name == "meta":
+        bases.append(path.parent.parent / "audio")
+    names = [cells["filename"] for _, cells in rows]
+    paths = find_files(rows, names, bases, shown, "neither beside the table nor in 'audio/'")
     items = []
     for (line, cells), source in zip(rows, paths, strict=True):
         label = clean_label(cells[label_column])
@@ -74,13 +79,32 @@ def read_table(path: Path, shown: Path, root: Path, protocol: str | None = None)
     return make_dataset(root, items, protocols=protocols, protocol=chosen)
 
 
-def _rows(path: Path, shown: Path) -> list[Row]:
+def read_text(path: Path, shown: Path) -> str:
+    """The text of a table, with or without a byte order mark.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{shown} is not UTF-8 text (at byte {error.start}); save it again as 'CSV UTF-8'"
         ) from error
+
+
+def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
+    """The lines below the header, by column; separated by commas, semicolons or tabs.
+
+    Args:
+        path: the CSV.
+        shown: what messages call it.
+        needs: columns that a message on an empty table asks for; it does not check that they are there.
+
+    Raises:
+        InputError: it is not UTF-8, not a table, or holds no row.
+    """
+    text = read_text(path, shown)
     first = text.partition("\n")[0]
     # Spreadsheets separate with semicolons where the comma is the decimal sign.
     delimiter = max(",;\t", key=first.count)
@@ -107,21 +131,46 @@ def _rows(path: Path, shown: Path) -> list[Row]:
         raise InputError(f"{shown} line {reader.line_num} is not valid CSV: {error}; correct it") from error
     if not rows:
         raise InputError(
-            f"{shown} has no rows; it needs a header with 'filename' and 'label' and a line per file"
+            f"{shown} has no rows; it needs a header with {' and '.join(map(repr, needs))} "
+            "and a line per file"
         )
     return rows
 
 
-def _files(rows: list[Row], folder: Path, shown: Path) -> list[Path]:
-    """The file of each row, beside the table or in ``audio/``."""
-    bases = [folder, folder / "audio"]
-    if folder.name == "meta":
-        bases.append(folder.parent / "audio")
+def check_columns(rows: Sequence[Row], columns: Sequence[str], shown: Path) -> None:
+    """Refuse a table of a public data set that lacks columns.
+
+    Raises:
+        InputError: names what is missing and what was found.
+    """
+    found = list(rows[0][1])
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise InputError(
+            f"{shown} has no column {' and no column '.join(map(repr, missing))} "
+            f"(found: {listed(map(repr, found), 8)}); take the file from the data set's own archive again"
+        )
+
+
+def find_files(
+    rows: Sequence[Row], names: Sequence[str], bases: Sequence[Path], shown: Path, absent: str
+) -> list[Path]:
+    """The file of each row.
+
+    Args:
+        rows: of the table.
+        names: what each row calls its file, relative to one of ``bases``.
+        bases: the folders that may hold it, the first that does wins.
+        shown: what messages call the table.
+        absent: where a missing file is not, for the message.
+
+    Raises:
+        InputError: a row names no file, a missing one, one outside, or one that another row names too.
+    """
     first_line: dict[Path, int] = {}
     paths: list[Path] = []
     lost: list[tuple[int, str]] = []
-    for line, cells in rows:
-        text = cells["filename"]
+    for (line, _), text in zip(rows, names, strict=True):
         if not text:
             raise InputError(f"{shown} line {line} has no filename; fill it in or delete the line")
         inner = relative_path(text)
@@ -130,7 +179,7 @@ def _files(rows: list[Row], folder: Path, shown: Path) -> list[Path]:
                 f"{shown} line {line} names {text!r}, which leads outside the folder; "
                 "name files relative to the table, without '..'"
             )
-        path = next((base / inner for base in bases if (base / inner).is_file()), None)
+        path = next((path for base in bases if (path := base / inner).is_file()), None)
         if path is None:
             lost.append((line, text))
             continue
@@ -144,7 +193,6 @@ def _files(rows: list[Row], folder: Path, shown: Path) -> list[Path]:
         line, text = lost[0]
         more = f" ({len(lost)} lines name missing files)" if len(lost) > 1 else ""
         raise InputError(
-            f"{shown} line {line} names {text!r}, which is neither beside the table nor in 'audio/'{more}; "
-            "add the file or delete the line"
+            f"{shown} line {line} names {text!r}, which is {absent}{more}; add the file or delete the line"
         )
     return paths

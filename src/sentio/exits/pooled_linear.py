@@ -26,17 +26,25 @@ class PooledLinearExit(nn.Module):
     Args:
         axes: for each tensor read, the axes that are averaged, the batch being 0.
         head: behind the mean.
+        first: whether the first token is read instead of the mean of all.
     """
 
-    def __init__(self, axes: tuple[tuple[int, ...], ...], head: nn.Sequential) -> None:
+    def __init__(
+        self, axes: tuple[tuple[int, ...], ...], head: nn.Sequential, *, first: bool = False
+    ) -> None:
         super().__init__()
         self.axes = axes
         self.head = head
+        self.first = first
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        pooled = [
-            (x.mean(dim=axes) if axes else x).flatten(1) for x, axes in zip(tensors, self.axes, strict=True)
-        ]
+        if self.first:
+            pooled = [x[:, 0] for x in tensors]
+        else:
+            pooled = [
+                (x.mean(dim=axes) if axes else x).flatten(1)
+                for x, axes in zip(tensors, self.axes, strict=True)
+            ]
         return self.head(pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1))
 
 
@@ -61,7 +69,7 @@ def build(
     outputs: int,
     /,
     *,
-    over: Literal["all", "time"] = "all",
+    over: Literal["all", "time", "first"] = "all",
     hidden: int | None = None,
     dropout: float = 0.0,
 ) -> PooledLinearExit:
@@ -71,7 +79,8 @@ def build(
         shapes: of the tensors it reads: ``(C, H, W)`` and longer, tokens ``(N, C)``, or vectors ``(C,)``.
         outputs: width of the output.
         over: ``all`` averages all axes but the channel's; ``time`` only the first of them, so that an early
-            layer of a spectrogram network, whose channels see few bands each, still tells high from low.
+            layer of a spectrogram network, whose channels see few bands each, still tells high from low;
+            ``first`` averages nothing and reads the first of tokens, a transformer's class token.
         hidden: width of a hidden layer with ReLU; none by default.
         dropout: rate in front of the last linear layer.
 
@@ -80,11 +89,18 @@ def build(
     """
     sizes = {"outputs": outputs} | ({} if hidden is None else {"hidden": hidden})
     check_options("pooled-linear", at_least_one=sizes, dropouts={"dropout": dropout})
-    if over not in ("all", "time"):
-        raise ConfigError(f"Exit 'pooled-linear' averages over 'all' or 'time', got {over!r}")
+    if over not in ("all", "time", "first"):
+        raise ConfigError(
+            f"Exit 'pooled-linear' averages over 'all' or 'time', or takes 'first', got {over!r}"
+        )
     if not shapes or not all(shapes):
         raise ConfigError(
             "Exit 'pooled-linear' reads tensors with a channel axis; one without axes was given"
+        )
+    if over == "first" and any(len(shape) != 2 for shape in shapes):
+        raise ConfigError(
+            "Exit 'pooled-linear' with over='first' reads tokens (token, channel), and there is a tensor of "
+            "another shape; use over='all'"
         )
     axes = tuple(pooled_axes(shape, over) for shape in shapes)
     width = sum(
@@ -97,4 +113,4 @@ def build(
         width = hidden
     if dropout:
         layers.append(nn.Dropout(dropout))
-    return PooledLinearExit(axes, nn.Sequential(*layers, nn.Linear(width, outputs)))
+    return PooledLinearExit(axes, nn.Sequential(*layers, nn.Linear(width, outputs)), first=over == "first")

@@ -15,20 +15,29 @@ from sentio.nn.patches import PatchEmbedding, choose_patch
 class SLViTExit(nn.Module):
     """Patch embedding, learnable positions, encoder layers, dense head.
 
-    ``(batch, C, H, W)`` to ``(batch, outputs)``. No class token: the head reads all tokens, flattened.
+    ``(batch, C, H, W)``, or tokens ``(batch, N, C)``, to ``(batch, outputs)``. No class token: the head reads
+    all tokens, flattened.
+
+    Args:
+        shape: of what it reads, without the batch.
+        embedding: makes ``(batch, tokens, dim)`` of it.
+        tokens, dim: of what ``embedding`` makes.
+        encoder, head: behind it.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
-        embedding: PatchEmbedding,
+        shape: Shape,
+        embedding: nn.Module,
+        tokens: int,
+        dim: int,
         encoder: nn.Sequential,
         head: nn.Module,
     ) -> None:
         super().__init__()
         self.shape = shape
         self.embedding = embedding
-        self.position = nn.Parameter(torch.empty(embedding.tokens, embedding.linear.out_features))
+        self.position = nn.Parameter(torch.empty(tokens, dim))
         self.encoder = encoder
         self.head = head
         nn.init.normal_(self.position, std=0.02)
@@ -61,10 +70,11 @@ def build(
 ) -> SLViTExit:
     """One transformer encoder layer over the patches of a feature map, and a dense head.
 
-    Tied to one input size, since positions and head belong to a fixed number of patches.
+    Tied to one input size, since positions and head belong to a fixed number of patches. A transformer's
+    tokens ``(N, C)`` are taken as the patches.
 
     Args:
-        shapes: one ``(C, H, W)``.
+        shapes: one ``(C, H, W)``, or one ``(N, C)``.
         outputs: width of the output.
         patch: side of a square patch, or (height, width); must divide the map. By default close to the root
             of the map's sides (`sentio.nn.patches.choose_patch`), and a map that nothing sensible divides,
@@ -81,12 +91,23 @@ def build(
     Raises:
         ConfigError: an option out of range, another shape, or a patch that does not divide the map.
     """
-    shape = one_map("sl-vit", shapes)
     sizes = {"outputs": outputs, "dim": dim, "heads": heads, "layers": layers, "hidden": hidden}
     if head_dim is not None:
         sizes["head_dim"] = head_dim
     check_options("sl-vit", at_least_one=sizes, dropouts={"dropout": dropout, "head_dropout": head_dropout})
-    embedding = PatchEmbedding(shape, dim, _patch_for(shape, patch))
+    shape: Shape
+    embedding: nn.Module
+    if [len(given) for given in shapes] == [2]:
+        if patch is not None:
+            raise ConfigError(
+                "Exit 'sl-vit' on tokens has no option 'patch': each token is one; leave it out"
+            )
+        (shape,) = shapes
+        tokens, embedding = shape[0], nn.Linear(shape[1], dim)
+    else:
+        shape = one_map("sl-vit", shapes)
+        embedding = PatchEmbedding(shape, dim, _patch_for(shape, patch))
+        tokens = embedding.tokens
     encoder = nn.Sequential(
         *(
             EncoderLayer(
@@ -99,8 +120,8 @@ def build(
             for index in range(layers)
         )
     )
-    head = mlp_head(embedding.tokens * dim, outputs, hidden=hidden, dropout=head_dropout)
-    return SLViTExit(shape, embedding, encoder, head)
+    head = mlp_head(tokens * dim, outputs, hidden=hidden, dropout=head_dropout)
+    return SLViTExit(shape, embedding, tokens, dim, encoder, head)
 
 
 def _patch_for(shape: tuple[int, int, int], patch: int | tuple[int, int] | None) -> tuple[int, int]:

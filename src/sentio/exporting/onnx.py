@@ -20,7 +20,8 @@ from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
 from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, quiet, reason
 from sentio.core.staged import as_boundary, as_value, evaluating
-from sentio.core.torch_artifact import known_shapes, save
+from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
+from sentio.exporting.half_precision import store_as_float16
 
 #: largest accepted difference of a class probability to PyTorch
 TOLERANCE = 1e-3
@@ -34,41 +35,51 @@ class Exported:
         path: the artifact.
         bytes: of each graph, by ``stage:NAME`` and ``exit:NAME``.
         difference: largest difference of a class probability to PyTorch on random features.
+        rounding: of that, to the model before its weights were rounded to float16; None where they were not.
     """
 
     path: Path
     bytes: dict[str, int]
     difference: float
+    rounding: float | None = None
 
 
-def export(model: Model, path: str | Path) -> Exported:
+def export(model: Model, path: str | Path, *, dtype: Storage = "float32") -> Exported:
     """Write a model for the box: the same artifact, with every stage and exit as an ONNX graph.
 
     Args:
         model: with a PyTorch network.
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
+        dtype: what weights are stored as, see `save`; both runtimes compute in float32 with the same weights.
 
     Raises:
         MissingExtraError: the exporter is not installed.
-        ConfigError: a stage cannot be exported (names it), its graph disagrees with PyTorch, or the input's
-            shape is not known.
+        ConfigError: a stage cannot be exported (names it), its graph disagrees with PyTorch, the input's
+            shape is not known, or a parameter is too large for float16.
         ArtifactError: it cannot be written there.
     """
     from sentio.core.loading import load
 
     check_target(path)
     shapes = known_shapes(model)
+    rounding = None
+    if dtype == "float16":
+        whole, model = model, rounded(model)
+        rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
+    if dtype == "float16":
+        files = {name: store_as_float16(graph) for name, graph in files.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files))
+        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), dtype=dtype)
         difference = _difference(model, load(draft, runtime="edge"), shapes)
     if difference > TOLERANCE:
         raise ConfigError(
             f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
             "probability, so nothing was written; please report this network"
         )
-    written = save(model, path, graphs=(graphs, files))
-    return Exported(written, {key: len(files[facts.file]) for key, facts in graphs.items()}, difference)
+    written = save(model, path, graphs=(graphs, files), dtype=dtype)
+    sizes = {key: len(files[facts.file]) for key, facts in graphs.items()}
+    return Exported(written, sizes, difference, rounding)
 
 
 def export_graphs(

@@ -34,6 +34,12 @@ SCALING: dict[str, dict[str, Sequence[Any]]] = {
         "n_layers": [3, 4],
         "depth_multiplier": [1.5, 2.5, 4.5],
     },
+    "bc-resnet": {"width": [4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96]},
+    "cp-mobile": {
+        "base_channels": list(range(8, 129, 8)),
+        "channels_multiplier": [1.5, 1.9, 2.3],
+        "expansion": [1.75, 2.0, 2.5, 3.0],
+    },
     "dcase2024-baseline": {"base_channels": list(range(8, 129, 8))},
 }
 #: Widths of the other families, relative to their own.
@@ -110,7 +116,8 @@ def fit_budget(
 
     Args:
         family: a registered network that comes in several sizes: ``phinet``, ``phinet-icassp``,
-            ``phinet-1d``, ``dcase2024-baseline``, or any with an option ``width``.
+            ``phinet-1d``, ``bc-resnet``, ``cp-mobile``, ``dcase2024-baseline``, or any with an option
+            ``width``.
         params: most parameters; folding batch norms into convolutions leaves fewer.
         macs: most multiply-accumulates for one sample.
         ram: most bytes of activations alive at once for one sample, each number taking one byte (int8; a

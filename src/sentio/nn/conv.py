@@ -13,9 +13,14 @@ from sentio.nn.streaming_pooling import WindowPool
 Size = int | tuple[int, int]
 
 
-def round_channels(width: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``width`` (halves go up), at least one ``divisor``."""
-    return max(divisor, int(width + divisor / 2) // divisor * divisor)
+def round_channels(width: float, divisor: int = 8, *, at_least: float = 0.0) -> int:
+    """The multiple of ``divisor`` nearest to ``width`` (halves go up), at least one ``divisor``.
+
+    Args:
+        at_least: a multiple below this part of ``width`` gives way to the next one; 0.9 is MobileNet's rule.
+    """
+    nearest = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= at_least * width else nearest + divisor
 
 
 def conv_bn_act(
@@ -25,13 +30,14 @@ def conv_bn_act(
     *,
     stride: Size = 1,
     groups: int = 1,
-    act: bool = True,
+    act: bool | type[nn.Module] = True,
 ) -> nn.Sequential:
     """Convolution without bias, batch norm and, if ``act``, ReLU; padding keeps the size at stride 1.
 
     Args:
         kernel: odd side of the square kernel.
         stride: one number, or (time, frequency).
+        act: whether an activation follows, or its class.
     """
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
@@ -39,7 +45,7 @@ def conv_bn_act(
     layers: list[tuple[str, nn.Module]] = [("conv", conv), ("bn", nn.BatchNorm2d(out_channels))]
     if act:
         # Never in place: an exit may still read the boundary that this layer was given.
-        layers.append(("act", nn.ReLU()))
+        layers.append(("act", nn.ReLU() if act is True else act()))
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -49,9 +55,20 @@ class InvertedResidual(nn.Module):
     ``(batch, in_channels, time, frequency)`` to ``(batch, out_channels, time', frequency')``. The input is
     added where the widths agree, after a 3×3 average pooling where the block has a stride. The block of
     MobileNetV2 (Sandler et al., 2018) in the form of CP-Mobile (Schmid et al., 2023).
+
+    Args:
+        norm: applied to the sum, before the ReLU.
     """
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, *, stride: Size = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden: int,
+        out_channels: int,
+        *,
+        stride: Size = 1,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.expand = conv_bn_act(in_channels, hidden, 1)
         self.depthwise = conv_bn_act(hidden, hidden, 3, stride=stride, groups=hidden)
@@ -60,11 +77,14 @@ class InvertedResidual(nn.Module):
         if in_channels == out_channels:
             strided = stride not in (1, (1, 1))
             self.shortcut = nn.AvgPool2d(3, stride=stride, padding=1) if strided else nn.Identity()
+        self.norm = norm
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
-        return self.act(y if self.shortcut is None else y + self.shortcut(x))
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return self.act(y if self.norm is None else self.norm(y))
 
 
 class PooledLinear(nn.Module):

@@ -30,3 +30,16 @@ def xavier_init(module: nn.Module) -> nn.Module:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return module
+
+
+def truncated_normal_init(module: nn.Module, std: float = 0.02) -> nn.Module:
+    """Weights of convolutions and linear layers normal with ``std``, cut at ±2, biases zero; gives it back.
+
+    A. Dosovitskiy et al., *An Image is Worth 16x16 Words*, ICLR 2021, as in its public implementations.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module

@@ -57,3 +57,55 @@ def _band_norm(module: BandNorm) -> Form:
 
 
 streams(ChannelAffine)(PerFrame)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Channels compete: ``x + weight * x * r + bias``, where ``r`` is its energy over the mean.
+
+    Energy is the root of the sum of squares over time and frequency, the mean is over a sample's channels.
+    ``(batch, channel, time, frequency)``, same shape out. One weight and one bias for all channels, as in
+    CP-Mobile; both start at zero, where nothing is changed. S. Woo et al., *ConvNeXt V2*, CVPR 2023.
+    """
+
+    def __init__(self, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+        response = energy / (energy.mean(dim=1, keepdim=True) + self.eps)
+        return x + self.weight * (x * response) + self.bias
+
+
+class SubSpectralNorm(nn.Module):
+    """Batch norm with statistics and weights of its own for each channel in each of a few frequency ranges.
+
+    ``(batch, channel, time, frequency)``, same shape out. The ranges are equally wide. S. Chang et al.,
+    *SubSpectral Normalization for Neural Audio Data Processing*, ICASSP 2021.
+
+    Args:
+        channels: of the input.
+        sub_bands: number of ranges; must divide the input's frequency axis.
+    """
+
+    def __init__(self, channels: int, sub_bands: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.sub_bands = sub_bands
+        self.bn = nn.BatchNorm2d(channels * sub_bands)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape.
+
+        Raises:
+            InputError: the frequency axis is not a multiple of the number of ranges.
+        """
+        if x.shape[3] % self.sub_bands:
+            raise InputError(
+                f"The network normalises {self.sub_bands} equally wide frequency ranges, got features "
+                f"{x.shape[3]} wide; build it with bands= as many as the front end's"
+            )
+        ranges = x.unflatten(3, (self.sub_bands, -1)).transpose(2, 3).flatten(1, 2)
+        return self.bn(ranges).unflatten(1, (self.channels, -1)).transpose(2, 3).flatten(3)

@@ -53,6 +53,17 @@ def key_figures(main: Evaluation) -> str:
             f"last exit {milliseconds(last.ms)}; features not included",
         ),
         (percent(before, 0), "leave before the last exit", f"policy: {text(main.policy.get('name', ''))}"),
+        *(
+            []
+            if main.log_loss is None or main.ece is None
+            else [
+                (
+                    f"{main.log_loss:.2f}",
+                    "log loss",
+                    f"nats; calibration error (ECE) {percent(main.ece)}",
+                )
+            ]
+        ),
         (
             str(main.recordings),
             "recordings",

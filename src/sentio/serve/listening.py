@@ -271,7 +271,7 @@ def _answers(
     deadline_ms: float | None,
     policy: Policy,
 ) -> Iterator[Heard]:
-    rate = frontend.log_mel.rate
+    rate = frontend.features.rate
     costs = None if deadline_ms is None else _measured(model, frontend)
     for start, samples in _windows(source, frontend, max(1, round(hop * rate))):
         begun = perf_counter()
@@ -301,7 +301,7 @@ def _windows(
     source: str | PathLike[str] | Iterable[Sound], frontend: AudioFrontEnd, step: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """First sample and samples of each window, cut as `sentio.audio.windows` cuts a whole recording."""
-    rate, length = frontend.log_mel.rate, frontend.window_samples
+    rate, length = frontend.features.rate, frontend.window_samples
     if isinstance(source, str | PathLike):
         source = blocks(source, seconds=min(step, length) / rate, rate=rate, mono=True)
     kept = np.empty(0, np.float32)
@@ -325,7 +325,7 @@ def _windows(
         if not len(kept):
             raise InputError("The stream ended before it gave a sample")
         yield 0, kept
-    elif place + len(kept) - length - last >= frontend.log_mel.hop_length:
+    elif place + len(kept) - length - last >= frontend.features.hop_length:
         yield place + len(kept) - length, kept[-length:]
 
 
@@ -333,7 +333,7 @@ def _measured(model: Model, frontend: AudioFrontEnd) -> ExitCosts:
     """Milliseconds to each exit on this machine, the median over a few windows of noise."""
     generator = np.random.Generator(np.random.PCG64(0))
     samples = generator.normal(0, 0.1, frontend.window_samples).astype(np.float32)
-    inputs = frontend.prepare((samples, frontend.log_mel.rate)).inputs
+    inputs = frontend.prepare((samples, frontend.features.rate)).inputs
     laps: list[list[float]] = []
     for _ in range(3 + MEASURED):  # the first few only warm up
         begun, lap = perf_counter(), []

@@ -14,6 +14,8 @@ from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.prediction import Label
 from sentio.core.registry import register
 from sentio.core.task import Batch
+from sentio.tasks.losses import ClassifierLoss
+from sentio.tasks.metrics.probabilities import macro_accuracy
 
 #: the exit of an answer for which no network was run
 NO_EXIT = "none"
@@ -46,6 +48,7 @@ class Classification:
             raise ConfigError(f"label_smoothing lies between 0 and 1, 1 excluded, got {label_smoothing}")
         self.none_below = none_below
         self.label_smoothing = label_smoothing
+        self.training_loss = ClassifierLoss(label_smoothing=label_smoothing)
 
     @property
     def outputs(self) -> int:
@@ -90,15 +93,19 @@ class Classification:
 
     def score(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
         """Accuracy, and accuracy averaged over the classes present (macro)."""
-        right = self.choice(output) == targets
-        per_class = [right[targets == label].mean() for label in np.unique(targets)]
-        return {"accuracy": float(right.mean()), "macro_accuracy": float(np.mean(per_class))}
+        answers = self.choice(output)
+        right = float((answers == targets).mean())
+        return {"accuracy": right, "macro_accuracy": macro_accuracy(answers, targets)}
 
     def loss(self, output: Any, batch: Batch) -> Any:
-        """Cross-entropy; targets are class indices ``(batch,)`` or probabilities ``(batch, class)``."""
-        from torch.nn.functional import cross_entropy
+        """``training_loss``; targets are class indices ``(batch,)`` or probabilities ``(batch, class)``."""
+        return self.training_loss(output, batch.targets)
 
-        return cross_entropy(output.float(), batch.targets, label_smoothing=self.label_smoothing)
+    def with_loss(self, loss: ClassifierLoss) -> Classification:
+        """The same task, trained on another loss; the loss is no part of the settings."""
+        task = Classification(self.labels, none_below=self.none_below, label_smoothing=self.label_smoothing)
+        task.training_loss = loss
+        return task
 
     def _label(
         self, probabilities: NDArray[Any], exit: str, milliseconds: float, only: Sequence[str] | None

@@ -3,6 +3,7 @@
 #: name -> module in this folder
 MEMBERS = {
     "classifier-wise": "classifier_wise",
+    "distillation": "distillation",
     "layer-wise": "layer_wise",
     "end-to-end": "end_to_end",
 }

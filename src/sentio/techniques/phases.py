@@ -9,6 +9,7 @@ from torch import nn
 
 from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
+from sentio.techniques.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,18 @@ class Phase:
             buffers (batch-norm statistics) do not move either.
         branches: exits whose parameters are trained.
         losses: exit -> weight of its loss in the sum; only these exits are computed.
+        objective: what is minimised instead of that sum; validation goes by the sum all the same.
     """
 
     name: str
     stages: tuple[str, ...]
     branches: tuple[str, ...]
     losses: Mapping[str, float]
+    objective: Objective | None = None
 
 
 def trained_modules(net: MultiExit, phase: Phase) -> list[nn.Module]:
-    """The modules whose parameters the phase trains."""
+    """The network's modules whose parameters the phase trains."""
     return [*(net.backbone.stage(name) for name in phase.stages), *(net.branch(b) for b in phase.branches)]
 
 

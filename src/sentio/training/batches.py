@@ -9,36 +9,67 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Features and targets of one part of the data.
+    """Features and targets of one part of the data; a batch has them, and each sample's place in the part.
 
     Args:
         inputs: float32, ``(sample, channel, time, frequency)``.
         targets: class numbers, ``(sample,)``.
+        copies: augmented copies of the inputs, ``(copy, sample, channel, time, frequency)``; None for none.
     """
 
     inputs: NDArray[np.float32]
     targets: NDArray[np.int64]
+    copies: NDArray[np.float32] | None = None
 
     def in_order(self, batch: int) -> Loader:
-        """Every sample once."""
-        return DataLoader(self._tensors(), batch_size=batch)
+        """Every sample once, no copies."""
+        return DataLoader(_Samples(self), batch_size=batch, collate_fn=_whole)
 
     def shuffled(self, batch: int, *, seed: int, rank: int = 0, devices: int = 1) -> Loader:
-        """One device's share, in another order each epoch; see `Shuffled`."""
-        order = Shuffled(len(self.targets), seed, rank, devices)
+        """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`."""
+        versions = 1 if self.copies is None else 1 + len(self.copies)
+        order = Shuffled(len(self.targets), seed, rank, devices, versions)
         # A last batch of one sample would give batch norm nothing to average over.
         drop_last = len(order) > batch and len(order) % batch == 1
-        return DataLoader(self._tensors(), batch_size=batch, sampler=order, drop_last=drop_last)
+        return DataLoader(
+            _Samples(self), batch_size=batch, sampler=order, drop_last=drop_last, collate_fn=_whole
+        )
 
-    def _tensors(self) -> TensorDataset:
-        return TensorDataset(torch.from_numpy(self.inputs), torch.from_numpy(self.targets))
+
+class _Samples(Dataset[tuple[Tensor, ...]]):
+    """Inputs, targets and places of a batch at once: one by one they cost as much as a small network.
+
+    Sample ``s`` of copy ``c`` has the number ``c * samples + s``, copy 0 being the original.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.versions = [torch.from_numpy(arrays.inputs)]
+        if arrays.copies is not None:
+            self.versions += torch.from_numpy(arrays.copies)
+        self.targets = torch.from_numpy(arrays.targets)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitems__(self, numbers: list[int]) -> tuple[Tensor, ...]:
+        copies, samples = np.divmod(np.array(numbers, dtype=np.int64), len(self.targets))
+        places = torch.from_numpy(samples)
+        if len(self.versions) == 1:
+            inputs = self.versions[0][places]
+        else:
+            inputs = torch.stack([self.versions[c][s] for c, s in zip(copies, samples, strict=True)])
+        return inputs, self.targets[places], places
+
+
+def _whole(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return batch
 
 
 class Shuffled(Sampler[int]):
@@ -51,10 +82,13 @@ class Shuffled(Sampler[int]):
         seed: of all orders.
         rank, devices: which of how many equal shares is given; samples that do not divide evenly are left
             out, others in each epoch.
+        versions: of each sample, the original and its copies; one is drawn in each epoch, and ``samples``
+            times its number is added.
     """
 
-    def __init__(self, samples: int, seed: int, rank: int = 0, devices: int = 1) -> None:
+    def __init__(self, samples: int, seed: int, rank: int = 0, devices: int = 1, versions: int = 1) -> None:
         self.samples, self.seed, self.rank, self.devices = samples, seed, rank, devices
+        self.versions = versions
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,5 +98,8 @@ class Shuffled(Sampler[int]):
         return max(1, self.samples // self.devices)
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(self.samples)
+        if self.versions > 1:
+            order += self.samples * generator.integers(self.versions, size=self.samples)
         return iter(np.resize(order[self.rank :: self.devices], len(self)).tolist())

@@ -86,6 +86,19 @@ class Recordings:
         """
         return self._answers(softmax(logits.astype(np.float64)))
 
+    def probabilities(self, logits: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The mean probabilities of the recordings that are heard, and their classes.
+
+        Args:
+            logits: of the windows that are heard, ``(heard, class)``.
+
+        Returns:
+            ``(recording, class)`` and ``(recording,)``, without the recordings that are nothing but silence:
+            those have no probabilities.
+        """
+        known = np.unique(self.place)
+        return self._means(softmax(logits.astype(np.float64)))[known], self.truth[known]
+
     def accuracy(self, probabilities: NDArray[np.float64]) -> float:
         """Share of recordings answered rightly; probabilities as `answers` takes logits."""
         return float((self._answers(probabilities)[0] == self.truth).mean())
@@ -97,11 +110,15 @@ class Recordings:
         return found
 
     def _answers(self, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        sums = np.zeros((len(self.rows), probabilities.shape[1]))
-        np.add.at(sums, self.place, probabilities)
-        means = sums / self._windows
+        means = self._means(probabilities)
         score = means.max(axis=1)
         return np.where(score < self._least, probabilities.shape[1], means.argmax(axis=1)), score
+
+    def _means(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.zeros((len(self.rows), probabilities.shape[1]))
+        np.add.at(sums, self.place, probabilities)
+        means: NDArray[np.float64] = sums / self._windows
+        return means
 
 
 def mistakes(

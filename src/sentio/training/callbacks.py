@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from sentio.core.errors import CancelledError
+from sentio.training.averaging import WeightAverage
 from sentio.training.progress import Cancel, Progress, Report
 
 #: the checkpoints of a phase
@@ -24,18 +25,20 @@ class Keeper(Checkpoint):
     Args:
         folder: for the checkpoints.
         monitor: the figure that tells the best, lower is better; None where only the last counts.
+        average: of the weights, which the best epoch is kept with.
     """
 
-    def __init__(self, folder: Path, monitor: str | None) -> None:
-        self.folder, self.monitor = folder, monitor
+    def __init__(self, folder: Path, monitor: str | None, average: WeightAverage) -> None:
+        self.folder, self.monitor, self.average = folder, monitor, average
         self.lowest = float("inf")
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if self.monitor is not None:
+        if self.monitor is not None and validated(trainer):
             value = float(trainer.callback_metrics[self.monitor])
             if value < self.lowest:
                 self.lowest = value
-                trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+                with self.average.applied():
+                    trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         trainer.save_checkpoint(self.folder / LAST)
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,13 +97,27 @@ class FigureLog(Callback):
         self.rows.append({name: f"{value:g}" for name, value in epoch_figures(trainer).items()})
         fresh = self.file.with_suffix(".new")
         with fresh.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[-1]))
+            # What was not measured in an epoch stays empty.
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in self.rows for name in row)))
             writer.writeheader()
             writer.writerows(self.rows)
         fresh.replace(self.file)
 
 
 def epoch_figures(trainer: L.Trainer) -> dict[str, float]:
-    """The number of the epoch that ends, from 1, its learning rate, losses and accuracies."""
-    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    """The number of the epoch that ends, from 1, its learning rate, losses and accuracies.
+
+    Lightning remembers validation figures until the next ones; they are given only in the epoch that they
+    are of.
+    """
+    figures = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if not name.startswith("val_") or validated(trainer)
+    }
     return {"epoch": trainer.current_epoch + 1, **figures}
+
+
+def validated(trainer: L.Trainer) -> bool:
+    """Whether the validation part was looked at in the epoch that ends."""
+    return getattr(trainer.lightning_module, "validated", -1) == trainer.current_epoch

@@ -6,6 +6,8 @@ from typing import Any
 
 from sentio.core import registry
 from sentio.core.errors import MissingExtraError, SentioError
+from sentio.training.copying import augment_problems
+from sentio.training.criterion import problems as loss_problems
 from sentio.training.sections import Recipe
 
 #: kind -> option that follows from the data
@@ -30,6 +32,10 @@ def check(recipe: Recipe) -> list[str]:
             problems.append(f"{place}: option {FROM_DATA[kind]!r} follows from the data; take it out")
     if len(recipe.calibration.goals()) > 1:
         problems.append(f"calibration: give one goal, not {' and '.join(recipe.calibration.goals())}")
+    problems += augment_problems(recipe.augment)
+    if recipe.validate_every > 1 and (recipe.early_stopping or recipe.schedule.name == "plateau"):
+        watcher = "early_stopping" if recipe.early_stopping else "schedule plateau"
+        problems.append(f"validate_every: {watcher} looks at every epoch's validation loss; take one out")
     # What is built needs its name and options right, so values are looked at only then.
     wrong = {problem.partition(":")[0] for problem in problems}
     return problems + _built(recipe, wrong)
@@ -52,7 +58,8 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
     shapes: dict[str, tuple[int, ...]] = {}
     if "task" not in wrong:
         try:
-            registry.build("task", recipe.task.name, labels=["a", "b"], **recipe.task.options)
+            task = registry.build("task", recipe.task.name, labels=["a", "b"], **recipe.task.options)
+            problems += [f"loss: {text}" for text in loss_problems(task, recipe.loss)]
         except (SentioError, TypeError, ValueError) as error:
             problems.append(f"task: {error}")
     if recipe.frontend is not None and "frontend" not in wrong:

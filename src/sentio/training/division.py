@@ -6,7 +6,7 @@ import numpy as np
 
 from sentio.core.errors import ConfigError
 from sentio.data.dataset import Dataset, choose_protocol
-from sentio.data.splits import VALIDATION_SHARE, Split, hold_out, splits
+from sentio.data.splits import VALIDATION_SHARE, Split, hold_out, originals, splits, with_copies
 from sentio.training.sections import DataSection
 
 
@@ -14,12 +14,15 @@ def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
     """The split that a recipe asks for.
 
     With ``validation`` a share, or ``split: all``, that share of whole recordings is held out of everything
-    that is not tested on.
+    that is not tested on. Augmented copies train with their originals, see `sentio.data.splits.with_copies`.
 
     Raises:
         ConfigError: there is no such split.
         InputError: the data cannot be divided.
     """
+    own = originals(dataset)
+    if len(own) < len(dataset):
+        return with_copies(dataset, own, divide(dataset.subset(own), section, seed))
     if section.split == "all":
         choose_protocol(section.protocol or dataset.protocol, dataset.protocols, dataset.root)
         nothing = np.zeros(0, dtype=np.intp)

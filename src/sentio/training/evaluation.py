@@ -18,6 +18,8 @@ from sentio.core.tables import drawn, short
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features
 from sentio.data.readers import open_data
+from sentio.data.splits import natural
+from sentio.tasks.metrics.probabilities import expected_calibration_error, log_loss, macro_accuracy
 from sentio.training.by_recording import Mistake, Recordings, TradeoffPoint, mistakes, tradeoff
 from sentio.training.progress import Cancel, Progress, Report, counter, stop_if
 
@@ -36,6 +38,7 @@ class ExitFigures:
         ms: median milliseconds from features to this exit, one window at a time.
         share: of the windows (silent ones aside) that left here under the policy.
         accuracy_leaving: of the windows that left here; None if none did.
+        log_loss, ece: if every recording were answered here, see `Evaluation`.
     """
 
     name: str
@@ -44,6 +47,23 @@ class ExitFigures:
     ms: float
     share: float
     accuracy_leaving: float | None
+    log_loss: float | None = None
+    ece: float | None = None
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """The recordings that share a value of what is known about them.
+
+    Args:
+        name: the value, e.g. a device.
+        recordings: how many there are.
+        accuracy: of them, under the policy.
+    """
+
+    name: str
+    recordings: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -65,8 +85,14 @@ class Evaluation:
         runtime: what the network ran on.
         notes: what was odd about the data.
         mistakes: the surest of the recordings that were answered wrongly.
+        log_loss: mean of -log of the right class's probability under the policy, in nats; recordings that
+            are nothing but silence have no probabilities and are left out, here and in the next two.
+        log_loss_by_class: the mean over the classes present of each class's log loss.
+        ece: expected calibration error under the policy, in 15 bins.
         tradeoff: accuracy and cost if one confidence threshold held for all exits, from everything at the
             first exit to everything at the last.
+        by: the column that ``groups`` go by; None where none was asked for.
+        groups: figures of the recordings by their value in that column.
     """
 
     accuracy: float
@@ -84,6 +110,11 @@ class Evaluation:
     notes: tuple[str, ...] = field(default=())
     mistakes: tuple[Mistake, ...] = field(default=())
     tradeoff: tuple[TradeoffPoint, ...] = field(default=())
+    by: str | None = None
+    groups: tuple[GroupFigures, ...] = field(default=())
+    log_loss: float | None = None
+    log_loss_by_class: float | None = None
+    ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -122,7 +153,19 @@ class Evaluation:
         )
         silent = f" and {self.silent} silent ones" if self.silent else ""
         counts = f"{self.recordings} recordings, {self.windows} windows{silent}"
-        return f"{drawn(table)}\n{counts}, runtime {self.runtime}\n"
+        sure = ""
+        if self.log_loss is not None:
+            sure = f"log loss {self.log_loss:.3f} nats ({self.log_loss_by_class:.3f} mean over the classes), "
+            sure += f"calibration error (ECE) {self.ece:.3f}\n"
+        found = f"{drawn(table)}\n{sure}{counts}, runtime {self.runtime}\n"
+        if self.by is None:
+            return found
+        parts = Table()
+        for column in (self.by, "recordings", "accuracy"):
+            parts.add_column(column, justify="left" if column == self.by else "right")
+        for group in self.groups:
+            parts.add_row(group.name, str(group.recordings), f"{group.accuracy:.1%}")
+        return f"{found}{drawn(parts)}\n"
 
 
 def evaluate(
@@ -131,6 +174,7 @@ def evaluate(
     *,
     policy: Policy | None = None,
     labels: tuple[str, ...] | None = None,
+    by: str | None = None,
     cache: str | Path | None = None,
     skip_bad: bool = False,
     progress: Report | None = None,
@@ -147,6 +191,8 @@ def evaluate(
         data: a data set, a path to one, or its features.
         policy: instead of the model's own.
         labels: what the class numbers of a `FeatureSet` mean; the model's own labels if None.
+        by: also give the accuracy of each value of this column of the data's details, e.g. ``device``, or of
+            each ``group``.
         cache: a folder that keeps features for the next time.
         skip_bad: leave out files that cannot be read, with a note, instead of raising.
         progress, cancel: for a caller that shows progress or wants to stop.
@@ -154,7 +200,8 @@ def evaluate(
     Raises:
         InputError: the data holds labels that the model does not know, nothing but silence, or cannot be
             read.
-        ConfigError: the model is not a classifier, or has no front end for files.
+        ConfigError: the model is not a classifier, or has no front end for files; or the data has no column
+            ``by``.
         CancelledError: ``cancel`` said so.
     """
     known = getattr(model.task, "labels", None)
@@ -162,11 +209,15 @@ def evaluate(
         raise ConfigError(f"Model {model.name!r} does not classify, so it cannot be evaluated on labels")
     if isinstance(data, FeatureSet):
         given, prepared, files = labels or known, data, None
+        if by is not None:
+            raise ConfigError(f"Features carry no details to go by {by!r}; pass the data set instead")
+        values: list[str] = []
     else:
         dataset = data if isinstance(data, Dataset) else open_data(data)
         if model.frontend is None:
             raise ConfigError(f"Model {model.name!r} takes features; pass a FeatureSet instead of files")
         given, files = dataset.labels, [item.name for item in dataset.items]
+        values = [] if by is None else _values(dataset, by)
         _check_labels([label for label, count in dataset.counts().items() if count], known, str(dataset.root))
         told = None if progress is None else counter(progress, "features")
         prepared = features(
@@ -193,6 +244,7 @@ def evaluate(
     figures = []
     for index, name in enumerate(names):
         here = left == index
+        believed_here = recordings.probabilities(outputs[name])
         right_here = answered[here].argmax(axis=1) == targets[heard][here]
         figures.append(
             ExitFigures(
@@ -202,16 +254,19 @@ def evaluate(
                 ms[name],
                 float(here.mean()),
                 float(right_here.mean()) if here.any() else None,
+                log_loss(*believed_here),
+                expected_calibration_error(*believed_here),
             )
         )
     guess, score = recordings.answers(answered)
     right = guess == truth
+    believed = recordings.probabilities(answered)
     sure = [model.task.confidence(outputs[name], MAX_PROBABILITY) for name in names[:-1]]
     confusion = np.zeros((len(known), len(known) + 1), dtype=int)
     np.add.at(confusion, (truth, guess), 1)
     return Evaluation(
         accuracy=float(right.mean()),
-        macro_accuracy=float(np.mean([right[truth == label].mean() for label in np.unique(truth)])),
+        macro_accuracy=macro_accuracy(guess, truth),
         mean_macs=None if macs is None else float(np.asarray(macs)[left].mean()),
         mean_ms=float(spent.mean()),
         exits=tuple(figures),
@@ -225,7 +280,35 @@ def evaluate(
         notes=prepared.notes,
         mistakes=mistakes(recordings, guess, score, left, names, known, files),
         tradeoff=tradeoff(recordings, [outputs[name] for name in names], sure, macs),
+        by=by,
+        groups=_groups([values[row] for row in recordings.rows], right) if values else (),
+        log_loss=log_loss(*believed),
+        log_loss_by_class=log_loss(*believed, by_class=True),
+        ece=expected_calibration_error(*believed),
     )
+
+
+def _values(dataset: Dataset, by: str) -> list[str]:
+    """What each item has in a column, ``-`` where it has nothing."""
+    columns = {key for item in dataset.items for key in item.details}
+    grouped = any(item.group is not None for item in dataset.items)
+    if by not in columns and not (by == "group" and grouped):
+        known = [*sorted(columns), *(["group"] if grouped else [])]
+        raise ConfigError(
+            f"{dataset.root} has no column {by!r} to go by; it has: {', '.join(known) or 'none'}"
+        )
+    if by in columns:
+        return [item.details.get(by) or "-" for item in dataset.items]
+    return [item.group or "-" for item in dataset.items]
+
+
+def _groups(values: list[str], right: NDArray[np.bool_]) -> tuple[GroupFigures, ...]:
+    """Figures of each value, in natural order."""
+    found = []
+    for value in sorted(set(values), key=natural):
+        here = np.array([other == value for other in values])
+        found.append(GroupFigures(value, int(here.sum()), float(right[here].mean())))
+    return tuple(found)
 
 
 def _answers(
@@ -268,5 +351,5 @@ def _check_labels(given: Any, known: tuple[str, ...], where: str) -> None:
     if unknown:
         raise InputError(
             f"{where} holds labels the model does not know: {', '.join(unknown[:5])}; "
-            f"it knows {', '.join(known)}"
+            f"it knows {', '.join(known)}; rename those, or fine-tune it on them: sentio train --from"
         )

@@ -20,6 +20,7 @@ from sentio.core.errors import ArtifactError, CancelledError, ConfigError, Missi
 from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Task
 from sentio.techniques.phases import Phase
+from sentio.training.averaging import WeightAverage
 from sentio.training.batches import Arrays
 from sentio.training.callbacks import BEST, INTERRUPTED, LAST, FigureLog, Keeper, Reporter
 from sentio.training.phase_module import VAL_LOSS, PhaseModule
@@ -43,7 +44,8 @@ def run_phase(
 ) -> None:
     """Train one phase; goes on from the last finished epoch if ``folder`` holds one.
 
-    Afterwards the network has the weights of the best epoch by validation loss, or of the last one.
+    Afterwards the network has the weights of the best epoch by validation loss, or of the last one; their
+    average where the recipe asks for one.
 
     Args:
         net: changed in place.
@@ -60,8 +62,10 @@ def run_phase(
     """
     module = PhaseModule(net, phase, recipe, task, train, validation)
     best = recipe.keep == "best" and validation is not None
+    average = WeightAverage(net, phase, recipe, train)
     callbacks: list[Callback] = [
-        Keeper(folder, VAL_LOSS if best else None),
+        average,
+        Keeper(folder, VAL_LOSS if best else None, average),
         Reporter(f"train {phase.name}", report, cancel),
         FigureLog(folder / FIGURES),
     ]
@@ -93,9 +97,12 @@ def run_phase(
     if best:
         kept = torch.load(folder / BEST, map_location="cpu", weights_only=True)
         weights = kept["state_dict"].items()
-        net.load_state_dict({key.removeprefix("net."): value for key, value in weights})
+        own = {key.removeprefix("net."): value for key, value in weights if key.startswith("net.")}
+        net.load_state_dict(own)
         trainer.strategy.barrier()
-    net.to("cpu").eval().requires_grad_(True)
+    else:
+        average.swap()
+    net.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(True)
 
 
 def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.Trainer:
@@ -111,7 +118,7 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.T
         raise MissingExtraError("TensorBoard, which a training's log needs,", "train") from error
     try:
         return L.Trainer(
-            **recipe.devices.model_dump(),
+            **recipe.devices.for_trainer(),
             max_epochs=recipe.epochs,
             callbacks=callbacks,
             logger=logger,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -17,8 +16,11 @@ from sentio.audio import augmentation
 from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.task import Batch, Task
+from sentio.techniques.objective import TrainingBatch
 from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
+from sentio.training.criterion import with_loss
+from sentio.training.schedules import share
 from sentio.training.sections import Recipe
 
 TRAIN_LOSS = "train_loss"
@@ -50,12 +52,20 @@ class PhaseModule(L.LightningModule):
         validation: Arrays | None,
     ) -> None:
         super().__init__()
-        self.net, self.phase, self.recipe, self.task = net, phase, recipe, task
+        self.net, self.phase, self.recipe = net, phase, recipe
+        self.task = with_loss(task, recipe.loss, train.targets)
+        # Named here so that parameters of its own move to the device and into the checkpoints.
+        self.objective = phase.objective
         self.data = {"train": train, "validation": validation}
         self.plateau: ReduceLROnPlateau | None = None
+        self.validated = -1  # the last epoch that was
         self._loaded: dict[str, Any] | None = None
         self._seen: list[tuple[dict[str, NDArray[Any]], NDArray[Any]]] = []
         set_mode(net, phase)
+        if recipe.devices.channels_last:
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d):  # a network may have kernels of other ranks too
+                    layer.to(memory_format=torch.channels_last)
 
     @property
     def monitor(self) -> str:
@@ -76,26 +86,45 @@ class PhaseModule(L.LightningModule):
         return [] if validation is None else validation.in_order(self.recipe.batch)
 
     def on_train_epoch_start(self) -> None:
-        options, schedule = self.recipe.optimiser, self.recipe.schedule
-        groups = self.trainer.optimizers[0].param_groups
-        if schedule.name == "cosine":
-            factor = cosine(self.current_epoch, self.recipe.epochs, schedule.warmup_epochs)
-            for group in groups:
-                group["lr"] = options.lr * factor
-        self.log("learning_rate", groups[0]["lr"], sync_dist=True)
+        self._set_learning_rate(self.current_epoch)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
+        # Lightning asks whether the epoch's number divides by this.
+        epoch = self.current_epoch + 1
+        due = epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs
+        self.trainer.check_val_every_n_epoch = 1 if due else epoch + 1
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def on_train_batch_start(self, _: Any, index: int) -> None:
+        if self.recipe.schedule.every == "step":
+            self._set_learning_rate(self.current_epoch + index / self.trainer.num_training_batches)
+
+    def _set_learning_rate(self, epoch: float) -> None:
+        schedule = self.recipe.schedule
+        if schedule.name != "plateau":
+            rate = self.recipe.optimiser.lr * share(schedule, epoch, self.recipe.epochs)
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+        x, targets, items = batch
         generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
-        x, targets = self._augmented(*batch, generator)
+        x, targets = self._augmented(x, targets, generator)
+        x = self._laid_out(x)
         # Dropout draws from PyTorch's own generator.
         torch.manual_seed(self._seed(self.current_epoch, index, 1))
-        loss = self._loss(self.net(x, self.phase.losses), targets)
+        if self.objective is None:
+            loss = self._loss(self.net(x, self.phase.losses), targets)
+        else:
+            given = TrainingBatch(x, targets, items, self.phase.losses, self.current_epoch, generator)
+            parts = self.objective.losses(self.net, given, self._label_loss)
+            loss = torch.stack(list(parts.values())).sum()
+            figures = {f"{TRAIN_LOSS}/{name}": part for name, part in parts.items()}
+            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         self._check(loss, "training")
         self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        x, targets = batch
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        x, targets = self._laid_out(batch[0]), batch[1]
         found = self.net(x, self.phase.losses)
         loss = self._loss(found, targets)
         self._check(loss, "validation")
@@ -110,10 +139,14 @@ class PhaseModule(L.LightningModule):
             figure, value = next(iter(scores.items()))
             self.log(f"val_{figure}/{name}", value, sync_dist=True)
         self._seen.clear()
+        self.validated = self.current_epoch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options, schedule = self.recipe.optimiser, self.recipe.schedule
-        chosen = [p for module in trained_modules(self.net, self.phase) for p in module.parameters()]
+        modules = trained_modules(self.net, self.phase)
+        if isinstance(self.objective, nn.Module):
+            modules.append(self.objective)
+        chosen = [p for module in modules for p in module.parameters()]
         if not chosen:
             raise ConfigError(f"Nothing would be trained in phase {self.phase.name!r}: it has no parameters")
         if options.name == "sgd":
@@ -124,7 +157,12 @@ class PhaseModule(L.LightningModule):
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
             optimiser = kind(chosen, options.lr, weight_decay=options.weight_decay)
         if schedule.name == "plateau":
-            self.plateau = ReduceLROnPlateau(optimiser, factor=schedule.factor, patience=schedule.patience)
+            self.plateau = ReduceLROnPlateau(
+                optimiser,
+                factor=schedule.factor,
+                patience=schedule.patience,
+                min_lr=options.lr * schedule.floor,
+            )
         return optimiser
 
     # Lightning would step schedulers behind the checkpoint, and a resumed training would miss that step.
@@ -146,10 +184,18 @@ class PhaseModule(L.LightningModule):
 
     def _loss(self, found: dict[str, Tensor], targets: Tensor) -> Tensor:
         losses = [
-            weight * self.task.loss(found[name], Batch(None, targets))
-            for name, weight in self.phase.losses.items()
+            weight * self._label_loss(found[name], targets) for name, weight in self.phase.losses.items()
         ]
         return torch.stack(losses).sum()
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        if x.ndim == 4 and self.recipe.devices.channels_last:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def _label_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = self.task.loss(output, Batch(None, targets))
+        return loss
 
     def _check(self, loss: Tensor, part: str) -> None:
         if not torch.isfinite(loss):
@@ -164,31 +210,37 @@ class PhaseModule(L.LightningModule):
 
     def _augmented(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         change = self.recipe.augment
+        mask = {"fill": change.mask_fill, "exclusive": change.mask_width == "exclusive"}
         if change.roll:
             x = augmentation.time_roll(x, change.roll, generator)
         if change.shift:
             x = augmentation.frequency_shift(x, change.shift, generator)
+        if change.warp_time or change.warp_frequency:
+            x = augmentation.warp(x, change.warp_time, change.warp_frequency, generator)
         if change.gain:
             x = augmentation.gain(x, change.gain, generator)
         if change.time_mask:
-            x = augmentation.time_mask(x, change.time_mask, generator)
+            x = augmentation.time_mask(x, change.time_mask, generator, count=change.time_masks, **mask)
         if change.frequency_mask:
-            x = augmentation.frequency_mask(x, change.frequency_mask, generator)
+            share, count = change.frequency_mask, change.frequency_masks
+            x = augmentation.frequency_mask(x, share, generator, count=count, **mask)
+        if change.erase:
+            x = augmentation.random_erasing(
+                x, change.erase, generator, max_fraction=change.erase_side, fill=change.mask_fill
+            )
+        if change.freq_mixstyle:
+            alpha, share = change.freq_mixstyle_alpha, change.freq_mixstyle
+            x = augmentation.freq_mixstyle(x, alpha, generator, probability=share)
+        if change.mixstyle:
+            x = augmentation.mixstyle(x, change.mixstyle_alpha, generator, probability=change.mixstyle)
         if change.mixup:
-            soft = one_hot(targets, self.task.outputs).float()
-            x, targets = augmentation.mixup(x, soft, change.mixup, generator)
+            x, targets = augmentation.mixup(
+                x,
+                one_hot(targets, self.task.outputs).float(),
+                change.mixup,
+                generator,
+                per_sample=change.mixup_per_sample,
+                larger=change.mixup_larger,
+                probability=change.mixup_probability,
+            )
         return x, targets
-
-
-def cosine(epoch: int, epochs: int, warmup: int) -> float:
-    """The share of the learning rate in an epoch, from 0: a linear rise, then half a cosine down.
-
-    Args:
-        epoch: from 0.
-        epochs: in all.
-        warmup: epochs of the rise, from a hundredth; taken as at most half of all.
-    """
-    warmup = min(warmup, epochs // 2)
-    if epoch < warmup:
-        return 0.01 + 0.99 * epoch / warmup
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))

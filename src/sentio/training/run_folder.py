@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sentio.core.errors import ArtifactError, ConfigError
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
 from sentio.data.dataset import Dataset
+from sentio.techniques.objective import Objective
 from sentio.training.progress import main_process
 from sentio.training.sections import Recipe
 
@@ -98,7 +99,9 @@ def _prepare(run: Path, recipe: Recipe, identity: str) -> None:
     (run / RECIPE).write_text(recipe.dump(), encoding="utf-8")
 
 
-def training_identity(recipe: Recipe, dataset: Dataset, start: Any) -> str:
+def training_identity(
+    recipe: Recipe, dataset: Dataset, start: Any, objectives: Sequence[Objective] = ()
+) -> str:
     """A fingerprint of all that decides the trained weights; calibration comes after them."""
     digest = hashlib.sha256()
     settings = recipe.model_dump(mode="json", exclude={"name": True, "calibration": True, "data": {"path"}})
@@ -110,6 +113,8 @@ def training_identity(recipe: Recipe, dataset: Dataset, start: Any) -> str:
     elif start is not None:
         # Trained in place: after an interruption its weights are others, its structure is the same.
         digest.update(json.dumps(start.stage_names).encode())
+    for objective in objectives:
+        digest.update(objective.identity().encode())
     return digest.hexdigest()
 
 

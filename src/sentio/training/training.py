@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sentio import __version__
 from sentio.core import registry
@@ -26,10 +27,12 @@ from sentio.data.dataset import Dataset, listed
 from sentio.data.features import FeatureSet, features
 from sentio.data.readers import open_data
 from sentio.data.splits import Split
+from sentio.techniques.objective import Setting
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
 from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
 from sentio.training.calibrating import calibrate
+from sentio.training.copying import standardise, training_copies
 from sentio.training.defaults import complete
 from sentio.training.division import divide
 from sentio.training.evaluation import evaluate
@@ -102,18 +105,28 @@ def train(
         torch.manual_seed(recipe.seed)
         net = _network(recipe, task, frontend, start)
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
+        objectives = [phase.objective for phase in phases if phase.objective is not None]
+        for objective in objectives:
+            objective.check(net, Setting(task, frontend, recipe.seed))
         told = None if progress is None else counter(progress, "features")
         prepared = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
+        plain = frontend
         if not isinstance(start, Model):
             frontend, prepared = _standardised(frontend, prepared, split)
         training, validation, test = (
             prepared.select(part) for part in (split.train, split.validation, split.test)
         )
-        training, validation = _heard(training), _heard(validation)
-        if not len(training):
+        copies = training_copies(
+            recipe, dataset, plain, frontend, training, cache=cache, progress=progress, cancel=cancel
+        )
+        train_arrays = _arrays(training, copies)
+        validation = _heard(validation)
+        if not len(train_arrays.targets):
             raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
-        with run_folder(out, recipe, training_identity(recipe, dataset, start)) as run:
-            _run_phases(net, phases, recipe, task, training, validation, run, progress, cancel)
+        for objective in objectives:
+            objective.prepare(net, Setting(task, frontend, recipe.seed), train_arrays.inputs)
+        with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives)) as run:
+            _run_phases(net, phases, recipe, task, train_arrays, validation, run, progress, cancel)
             model = _calibrated(net, task, frontend, recipe, validation)
             model.card |= _circumstances(recipe, dataset, split, prepared, validation)
             if main_process():
@@ -132,7 +145,7 @@ def _open(recipe: Recipe, data: Dataset | str | Path | None) -> Dataset:
     path = data or recipe.data.path
     if path is None:
         raise ConfigError(f"Recipe {recipe.name!r} names no data; pass data=, or add data.path")
-    return open_data(path, protocol=recipe.data.protocol)
+    return open_data(path, protocol=recipe.data.protocol, labels=recipe.data.labels)
 
 
 def _check_start(recipe: Recipe, start: Any) -> None:
@@ -172,7 +185,7 @@ def _frontend(recipe: Recipe, start: Any) -> FrontEnd:
 def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tuple[FrontEnd, FeatureSet]:
     """Mean and standard deviation of the training part, as settings of the front end, applied."""
     settings = frontend.settings()
-    if settings.get("mean") is not None:
+    if "mean" not in settings or settings["mean"] is not None:
         return frontend, prepared
     sample = prepared.select(split.train).inputs
     if not len(sample):
@@ -182,8 +195,14 @@ def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tup
     if std < 1e-6 * max(1.0, abs(mean)):
         raise InputError("Nothing to train on: the features of the training clips do not vary, as of silence")
     fitted = registry.build("frontend", frontend.name, **{**settings, "mean": mean, "std": std})
-    scaled = ((prepared.inputs - np.float32(mean)) / np.float32(std)).astype(np.float32)
+    scaled = standardise(prepared.inputs, frontend, fitted)
     return fitted, FeatureSet(**{**vars(prepared), "inputs": scaled})
+
+
+def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None) -> Arrays:
+    """What is trained on, without windows that are silent in the original."""
+    heard = _heard(training)
+    return Arrays(heard.inputs, heard.targets, None if copies is None else copies[:, ~training.silent])
 
 
 def _heard(part: FeatureSet) -> FeatureSet:
@@ -218,14 +237,13 @@ def _run_phases(
     phases: list[Phase],
     recipe: Recipe,
     task: Task,
-    training: FeatureSet,
+    train: Arrays,
     validation: FeatureSet,
     run: Path,
     progress: Report | None,
     cancel: Cancel | None,
 ) -> None:
     """Train phase by phase; those that were finished before an interruption are taken from the run folder."""
-    train = Arrays(training.inputs, training.targets)
     known = Arrays(validation.inputs, validation.targets) if len(validation) else None
     for number, phase in enumerate(phases):
         done, folder = run / f"phase-{number}.safetensors", run / f"phase-{number}"
@@ -283,7 +301,7 @@ def _circumstances(
     parts = {part: getattr(split, part) for part in ("train", "validation", "test")}
     readable = np.unique(prepared.rows)
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"data": {"path"}}),
+        "recipe": recipe.for_card(),
         "data": {
             "name": dataset.name,
             "protocol": dataset.protocol,

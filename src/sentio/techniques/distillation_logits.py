@@ -1,0 +1,150 @@
+"""Distillation of logits: the loss, and each exit of a student on it beside its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax, softmax
+
+from sentio.core.anytime import FINAL, Read
+from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.multi_exit import MultiExit
+from sentio.techniques.distillation_objective import Comparison
+from sentio.techniques.distillation_teacher import Ensemble
+from sentio.techniques.objective import LabelLoss, Setting
+
+
+class Form(NamedTuple):
+    """How a soft loss is written where papers differ.
+
+    ``squared`` multiplies it by the temperature's square; ``class_mean`` averages over classes instead of
+    summing; ``entropy`` leaves the teacher's own entropy in, which has no gradient.
+    """
+
+    squared: bool
+    class_mean: bool
+    entropy: bool
+
+
+FORMS = {
+    "hinton": Form(squared=True, class_mean=False, entropy=False),
+    "phinet": Form(squared=False, class_mean=False, entropy=True),
+    "cp-jku-2022": Form(squared=False, class_mean=True, entropy=False),
+    "cp-jku-2023": Form(squared=True, class_mean=True, entropy=False),
+}
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, form: str = "hinton"
+) -> Tensor:
+    """How far a student's answers are from a teacher's, softened.
+
+    With ``q`` and ``p`` the softmax of the teacher's and the student's logits divided by ``tau``:
+    ``tau**2 * KL(q || p)``, summed over classes, averaged over the batch. Its gradient by the student's
+    logits is ``tau * (p - q) / batch``.
+
+    Args:
+        student, teacher: logits, ``(batch, class)`` or with more axes behind; halves are widened. The
+            gradient goes to both, so detach the teacher's.
+        temperature: ``tau``, above 0.
+        form: ``hinton`` as above (Hinton et al. 2015); ``phinet`` for the cross-entropy of ``p`` under
+            ``q`` without ``tau**2``; ``cp-jku-2022`` for ``KL`` without ``tau**2`` and averaged over
+            classes too; ``cp-jku-2023`` likewise with ``tau**2``. An average over classes is the sum over
+            their number.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ConfigError: a temperature that is not above 0, or no such form.
+    """
+    how = find_form(form)
+    check_temperature(temperature)
+    student, teacher = (x if x.dtype == torch.float64 else x.float() for x in (student, teacher))
+    log_p = log_softmax(student / temperature, 1)
+    if how.entropy:
+        each = -softmax(teacher / temperature, 1) * log_p
+    else:
+        log_q = log_softmax(teacher / temperature, 1)
+        each = kl_div(log_p, log_q, log_target=True, reduction="none")
+    loss = (each.mean(1) if how.class_mean else each.sum(1)).mean()
+    return loss * temperature**2 if how.squared else loss
+
+
+def check_temperature(temperature: Any) -> None:
+    """Raise a `ConfigError` unless it is a number above 0."""
+    numeric = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not numeric or not 0 < temperature < float("inf"):
+        raise ConfigError(f"The temperature of distillation is a number above 0, got {temperature!r}")
+
+
+def find_form(name: Any) -> Form:
+    """The form of that name; raises an `UnknownNameError` where there is none."""
+    if not isinstance(name, str) or name not in FORMS:
+        raise UnknownNameError("form of distillation", str(name), tuple(FORMS))
+    return FORMS[name]
+
+
+class LogitTerm:
+    """The exits' losses on labels, and how far each is from the teacher.
+
+    Args:
+        weights: exit -> weight of the distillation loss, for all exits.
+        label_weights: exit -> weight of the loss on labels, for all exits.
+        temperature, form: see `distillation_loss`.
+        self_taught: the student's own last exit is the teacher.
+        leave: exits that another term sees to.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        label_weights: Mapping[str, float],
+        temperature: float,
+        form: str,
+        *,
+        self_taught: bool = False,
+        leave: Collection[str] = (),
+    ) -> None:
+        self.weights, self.label_weights = weights, label_weights
+        self.temperature, self.form = temperature, form
+        self.self_taught, self.leave = self_taught, frozenset(leave)
+
+    def exits(self, losses: Mapping[str, float]) -> set[str]:
+        mine = set(losses) - self.leave
+        return mine | {FINAL} if self.self_taught and self.asks(losses) else mine
+
+    def asks(self, losses: Mapping[str, float]) -> bool:
+        return any(self.weights[name] > 0 for name in losses if name not in self.leave)
+
+    def taps(self, losses: Mapping[str, float]) -> set[Read]:
+        return set()
+
+    def teacher_taps(self, losses: Mapping[str, float]) -> set[Read]:
+        return set()
+
+    def check(self, net: MultiExit, teachers: Ensemble | None, setting: Setting) -> None:
+        """Any exits, and any teacher of as many classes, fit."""
+
+    def parts(self, seen: Comparison, label_loss: LabelLoss) -> dict[str, Tensor]:
+        labels, taught = [], []
+        for name, weight in seen.batch.losses.items():
+            if name in self.leave:
+                continue
+            output = seen.outputs[name]
+            if self.label_weights[name] > 0:
+                share = weight * self.label_weights[name]
+                labels.append(share * label_loss(output, seen.batch.targets))
+            if self.weights[name] > 0:
+                teacher = seen.outputs[FINAL].detach() if self.self_taught else seen.asked()
+                far = distillation_loss(output, teacher, self.temperature, self.form)
+                taught.append(weight * self.weights[name] * far)
+        return {"labels": total(labels, seen), "distillation": total(taught, seen)}
+
+
+def total(losses: Sequence[Tensor], seen: Comparison) -> Tensor:
+    """The sum of scalars; zero, on the batch's device, where there are none."""
+    return torch.stack(list(losses)).sum() if losses else torch.zeros((), device=seen.batch.targets.device)

@@ -1,0 +1,85 @@
+"""A loss of a technique's own: what it is given, what it gives, and when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sentio.core.features import FrontEnd
+from sentio.core.multi_exit import MultiExit
+from sentio.core.task import Task
+
+#: one exit's output and the targets -> the loss that the recipe asks for, a scalar
+LabelLoss = Callable[[Any, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One training step's samples, as the network gets them.
+
+    Args:
+        inputs: features after augmentation and mixing, batch first; named tensors where there are several.
+        targets: class numbers ``(batch,)``, or probabilities ``(batch, class)`` where samples were mixed.
+        items: each sample's place in the training part, int64 ``(batch,)``.
+        losses: exit -> weight of its loss, as the phase says.
+        epoch: of the phase, from 0.
+        generator: on the CPU, seeded by recipe, epoch, step and device; all that is random draws from it, so
+            that a resumed training goes on as it would have.
+    """
+
+    inputs: Any
+    targets: Tensor
+    items: Tensor
+    losses: Mapping[str, float]
+    epoch: int
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a training is about.
+
+    Args:
+        task: what the outputs mean.
+        frontend: what makes the features. Its mean and deviation may not be known yet when it is checked.
+        seed: the recipe's.
+    """
+
+    task: Task
+    frontend: FrontEnd
+    seed: int = 0
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a phase minimises, where that is more than the weighted sum of the exits' losses on labels.
+
+    One that is an ``nn.Module`` may hold parameters: they are trained with the phase's, kept in its
+    checkpoints, and left behind when it ends, so they are never part of a model.
+    """
+
+    def check(self, net: MultiExit, setting: Setting) -> None:
+        """Refuse what does not fit, before any feature is computed.
+
+        Raises:
+            SentioError: in one sentence.
+        """
+        ...
+
+    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[np.float32]) -> None:
+        """Make ready what training needs; called once, with the features of the training part."""
+        ...
+
+    def losses(self, net: MultiExit, batch: TrainingBatch, label_loss: LabelLoss) -> dict[str, Tensor]:
+        """Run the network and give the parts of the loss by name, scalars; their sum is minimised."""
+        ...
+
+    def identity(self) -> str:
+        """A fingerprint of what the recipe does not say: an interrupted training goes on with the same."""
+        ...
