@@ -173,7 +173,7 @@ def test_the_registry_builds_it_again_from_its_settings() -> None:
 def test_the_builder_takes_every_setting_with_its_default() -> None:
     assert registry.names("frontend") == ["log-mel", "scalogram", "waveform"]
     options = registry.find("frontend", "log-mel").options()
-    assert list(options) == ["preset", "window", *(entry.name for entry in fields(LogMel))]
+    assert list(options) == ["preset", "window", "hop", *(entry.name for entry in fields(LogMel))]
     assert log_mel_windows() == AudioFrontEnd(LogMel(), window=1.0)
     with pytest.raises(ConfigError, match="has no option 'n_mel'"):
         registry.build("frontend", "log-mel", n_mel=3)
@@ -201,3 +201,15 @@ def test_standardisation_needs_recordings_that_vary() -> None:
         fit_standardisation(ONE_SECOND, [])
     with pytest.raises(InputError, match="needs features that vary"):
         fit_standardisation(ONE_SECOND, [(np.zeros(RATE), RATE)])
+
+
+def test_a_front_end_may_have_a_hop_of_its_own() -> None:
+    own = log_mel_windows(window=0.5, hop=0.25, rate=RATE)
+    sound = np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32)
+    found = own.prepare((sound, RATE))
+    assert found.starts.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
+    asked = log_mel_windows(window=0.5, rate=RATE).prepare((sound, RATE), hop=0.25)
+    assert np.array_equal(found.inputs, asked.inputs)
+    assert own.prepare((sound, RATE), hop=1.0).starts.tolist() == [0.0, 1.0, 1.5]
+    with pytest.raises(ConfigError, match=r"hop must be a number of seconds above 0, got 0\.0"):
+        log_mel_windows(window=0.5, hop=0.0, rate=RATE)

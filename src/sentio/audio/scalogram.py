@@ -219,6 +219,7 @@ def _problem(s: Scalogram) -> str | None:
 def scalogram_windows(
     *,
     window: float = 1.0,
+    hop: float | None = None,
     rate: int = Scalogram.rate,
     n_scales: int = Scalogram.n_scales,
     f_min: float = Scalogram.f_min,
@@ -233,11 +234,12 @@ def scalogram_windows(
     """Scalograms of windows of a recording.
 
     Args:
-        window: length of a window in seconds.
+        window, hop: length and distance of windows in seconds, see `AudioFrontEnd`.
         rate, ...: the settings of `Scalogram`.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     settings: dict[str, Any] = dict(locals())
-    return AudioFrontEnd(Scalogram(**{key: settings[key] for key in settings if key != "window"}), window)
+    del settings["window"], settings["hop"]
+    return AudioFrontEnd(Scalogram(**settings), window, hop)

@@ -67,7 +67,7 @@ class Waveform:
 
 @register("frontend", "waveform")
 def waveform_windows(
-    *, window: float = 4.0, rate: int = Waveform.rate, peak: bool = Waveform.peak
+    *, window: float = 4.0, hop: float | None = None, rate: int = Waveform.rate, peak: bool = Waveform.peak
 ) -> AudioFrontEnd:
     """The samples of windows of a recording, each scaled to its peak, for `phinet-1d`.
 
@@ -75,10 +75,10 @@ def waveform_windows(
     of PhiNet 1D (Paissan et al., ICASSP 2022).
 
     Args:
-        window: length of a window in seconds.
+        window, hop: length and distance of windows in seconds, see `AudioFrontEnd`.
         rate, peak: the settings of `Waveform`.
 
     Raises:
         ConfigError: a setting is not possible.
     """
-    return AudioFrontEnd(Waveform(rate=rate, peak=peak), window)
+    return AudioFrontEnd(Waveform(rate=rate, peak=peak), window, hop)

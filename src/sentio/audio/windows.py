@@ -60,13 +60,16 @@ class AudioFrontEnd:
     Args:
         features: what they are, `LogMel`, `Scalogram` or `Waveform`.
         window: length of a window in seconds.
+        hop: distance of windows in seconds where nothing else is asked for; the window's length if None. A
+            shorter one gives training more windows, and answers that are the mean of more of them.
 
     Raises:
-        ConfigError: the window is too short for one frame of features.
+        ConfigError: the window is too short for one frame of features, or the hop is not above 0.
     """
 
     features: Any  # a `Features`
     window: float
+    hop: float | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int | float) and math.isfinite(self.window) and self.window > 0):
@@ -75,6 +78,8 @@ class AudioFrontEnd:
             self.features.check_length(self.window_samples)
         except InputError as error:
             raise ConfigError(f"window of {self.window} s is too short: {error}") from error
+        if self.hop is not None:
+            _samples(self.hop, self.features.rate)
 
     @property
     def name(self) -> str:
@@ -98,7 +103,7 @@ class AudioFrontEnd:
 
     def settings(self) -> dict[str, Any]:
         """Plain values that the builder of this name takes as options, fit for JSON."""
-        values = {"window": self.window, **asdict(self.features)}
+        values = {"window": self.window, "hop": self.hop, **asdict(self.features)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
@@ -108,7 +113,7 @@ class AudioFrontEnd:
             source: the path of a sound file, a `Sound`, or ``(samples, rate)`` with samples as for
                 `sentio.audio.io.from_array`. Any rate and number of channels: it is mixed to mono and
                 resampled.
-            hop: distance of windows in seconds; the window's length if None.
+            hop: distance of windows in seconds; the front end's own if None.
 
         Returns:
             Inputs float32, ``(window, 1, time, frequency)``, of a waveform ``(window, 1, time)``.
@@ -118,6 +123,7 @@ class AudioFrontEnd:
             ConfigError: the hop is not above 0.
         """
         rate, length = self.features.rate, self.window_samples
+        hop = self.hop if hop is None else hop
         step = length if hop is None else _samples(hop, rate)
         sound = self._sound(source)
         samples, notes = sound.samples[0], list(sound.notes)
@@ -201,6 +207,7 @@ def fit_standardisation(frontend: AudioFrontEnd, sources: Iterable[Any]) -> Audi
 def log_mel_windows(
     *,
     window: float = 1.0,
+    hop: float | None = None,
     rate: int = LogMel.rate,
     n_fft: int = LogMel.n_fft,
     win_length: int | None = LogMel.win_length,
@@ -231,17 +238,18 @@ def log_mel_windows(
 
     Args:
         preset: name of options in `sentio.audio.presets.PRESETS`, changed by those given beside it.
-        window: length of a window in seconds.
+        window, hop: length and distance of windows in seconds, see `AudioFrontEnd`.
         rate, ...: the settings of `LogMel`.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     settings: dict[str, Any] = dict(locals())
-    return AudioFrontEnd(LogMel(**{key: settings[key] for key in settings if key != "window"}), window)
+    del settings["window"], settings["hop"]
+    return AudioFrontEnd(LogMel(**settings), window, hop)
 
 
 def _samples(hop: float, rate: int) -> int:
-    if not (math.isfinite(hop) and hop > 0):
+    if not (isinstance(hop, int | float) and math.isfinite(hop) and hop > 0):
         raise ConfigError(f"hop must be a number of seconds above 0, got {hop!r}")
     return max(1, round(hop * rate))

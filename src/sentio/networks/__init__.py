@@ -18,6 +18,7 @@ MEMBERS = {
     "resnet8": "resnet",
     "resnet20": "resnet",
     "resnet50": "resnet",
+    "sound-resnet": "sound_resnet",
     "sp4asc": "sp4asc",
     "tap-cnn": "tap_cnn",
     "tiny-cnn": "tiny_cnn",

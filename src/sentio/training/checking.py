@@ -36,6 +36,11 @@ def check(recipe: Recipe) -> list[str]:
     if recipe.validate_every > 1 and (recipe.early_stopping or recipe.schedule.name == "plateau"):
         watcher = "early_stopping" if recipe.early_stopping else "schedule plateau"
         problems.append(f"validate_every: {watcher} looks at every epoch's validation loss; take one out")
+    if recipe.refit and (recipe.keep == "best" or recipe.early_stopping or recipe.schedule.name == "plateau"):
+        problems.append(
+            "refit: the second training has no validation part to go by; set keep to last, and take out "
+            "early_stopping and schedule plateau"
+        )
     # What is built needs its name and options right, so values are looked at only then.
     wrong = {problem.partition(":")[0] for problem in problems}
     return problems + _built(recipe, wrong)

@@ -350,6 +350,11 @@ class Recipe(_Section):
         "looked at.",
     )
     calibration: CalibrationSection = CalibrationSection(accuracy_drop=0.01)
+    refit: bool = Field(
+        default=False,
+        description="After calibration, train once more from the start, on training and validation part "
+        "together; temperatures and thresholds stay. Takes twice as long; the last epoch is kept.",
+    )
     devices: DevicesSection = DevicesSection()
 
     def dump(self) -> str:

@@ -113,22 +113,36 @@ def train(
         plain = frontend
         if not isinstance(start, Model):
             frontend, prepared = _standardised(frontend, prepared, split)
-        training, validation, test = (
-            prepared.select(part) for part in (split.train, split.validation, split.test)
-        )
-        copies = training_copies(
-            recipe, dataset, plain, frontend, training, cache=cache, progress=progress, cancel=cancel
-        )
-        train_arrays = _arrays(training, copies)
-        validation = _heard(validation)
-        if not len(train_arrays.targets):
-            raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
-        for objective in objectives:
-            objective.prepare(net, Setting(task, frontend, recipe.seed), train_arrays.inputs)
+        heard, test = _heard(prepared.select(split.validation)), prepared.select(split.test)
+
+        def material(*parts: NDArray[np.intp]) -> Arrays:
+            """Windows and copies of these parts, told to the objectives too, since they look samples up."""
+            chosen = prepared.select(np.sort(np.concatenate(parts)))
+            copies = training_copies(
+                recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
+            )
+            arrays = _arrays(chosen, copies)
+            if not len(arrays.targets):
+                raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
+            for objective in objectives:
+                objective.prepare(net, Setting(task, frontend, recipe.seed), arrays.inputs)
+            return arrays
+
+        train_arrays = material(split.train)
         with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives)) as run:
-            _run_phases(net, phases, recipe, task, train_arrays, validation, run, progress, cancel)
-            model = _calibrated(net, task, frontend, recipe, validation)
-            model.card |= _circumstances(recipe, dataset, split, prepared, validation)
+            trained = [
+                net,
+                *(objective for objective in objectives if isinstance(objective, torch.nn.Module)),
+            ]
+            untrained = [copy.deepcopy(module.state_dict()) for module in trained] if recipe.refit else []
+            _run_phases(net, phases, recipe, task, train_arrays, heard, run, "phase", progress, cancel)
+            model = _calibrated(net, task, frontend, recipe, heard)
+            if recipe.refit and len(heard):
+                for module, state in zip(trained, untrained, strict=True):
+                    module.load_state_dict(state)
+                both, none = material(split.train, split.validation), prepared.select([])
+                _run_phases(net, phases, recipe, task, both, none, run, "refit", progress, cancel)
+            model.card |= _circumstances(recipe, dataset, split, prepared, heard)
             if main_process():
                 if len(test):
                     # Each recording by itself: the test part as a user would meet it.
@@ -240,13 +254,17 @@ def _run_phases(
     train: Arrays,
     validation: FeatureSet,
     run: Path,
+    part: str,
     progress: Report | None,
     cancel: Cancel | None,
 ) -> None:
-    """Train phase by phase; those that were finished before an interruption are taken from the run folder."""
+    """Train phase by phase; those that were finished before an interruption are taken from the run folder.
+
+    What is kept of phase ``n`` is called ``part-n`` there.
+    """
     known = Arrays(validation.inputs, validation.targets) if len(validation) else None
     for number, phase in enumerate(phases):
-        done, folder = run / f"phase-{number}.safetensors", run / f"phase-{number}"
+        done, folder = run / f"{part}-{number}.safetensors", run / f"{part}-{number}"
         if done.exists():
             load_phase(net, done)
             continue

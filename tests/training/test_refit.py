@@ -1,0 +1,79 @@
+"""Training again on everything once thresholds are fitted."""
+
+import numpy as np
+import pytest
+import torch
+
+from sentio.core.errors import CancelledError, ConfigError
+from sentio.training.recipe import read_recipe
+from sentio.training.training import train
+
+REFIT = {"refit": True, "keep": "last", "deterministic": True}
+
+
+def weights(model):
+    return model.network.state_dict().values()
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+@pytest.fixture(scope="module")
+def models(tones, recipe):
+    return train(None, recipe(**REFIT), tones), train(None, recipe(**{**REFIT, "refit": False}), tones)
+
+
+def test_thresholds_stay_and_weights_are_new(models):
+    again, once = models
+    assert again.policy == once.policy and again.temperatures == once.temperatures
+    assert again.card["validation"] == once.card["validation"]
+    assert not same(again, once)
+
+
+def test_the_second_training_begins_where_the_first_began_and_has_the_validation_part_too(
+    models, tones, recipe, monkeypatch
+):
+    import sentio.training.training as module
+
+    seen = []
+    kept = module.run_phase
+
+    def spy(net, phase, plan, task, train_part, validation, folder, **told):
+        begun = [value.clone() for value in net.state_dict().values()]
+        seen.append((begun, len(train_part.targets), validation))
+        kept(net, phase, plan, task, train_part, validation, folder, **told)
+
+    monkeypatch.setattr(module, "run_phase", spy)
+    model = train(None, recipe(**REFIT), tones)
+    (first, few, validation), (second, all_, none) = seen
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all_ == few + len(validation.targets) and none is None
+    assert same(model, models[0])
+    assert np.isin(model.card["data"]["files"]["validation"], [len(validation.targets)])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_an_interrupted_one_ends_like_an_uninterrupted_one(models, tones, recipe, tmp_path, share):
+    """In its first training, and in its second."""
+    every, told = [], []
+    train(None, recipe(**REFIT), tones, progress=every.append)
+    steps = sum(step.job.startswith("train") for step in every)
+    with pytest.raises(CancelledError):
+        train(
+            None,
+            recipe(**REFIT),
+            tones,
+            out=tmp_path / "m",
+            progress=told.append,
+            cancel=lambda: sum(step.job.startswith("train") for step in told) >= share * steps,
+        )
+    assert (tmp_path / "m.run" / "phase-0.safetensors").exists() == (share > 0.5)
+    assert same(train(None, recipe(**REFIT), tones, out=tmp_path / "m"), models[0])
+
+
+def test_what_needs_a_validation_part_is_refused(recipe):
+    with pytest.raises(ConfigError, match="refit: the second training has no validation part"):
+        read_recipe(recipe(refit=True, keep="best"))
+    with pytest.raises(ConfigError, match="refit"):
+        read_recipe(recipe(refit=True, keep="last", early_stopping=3))
