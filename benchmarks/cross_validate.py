@@ -6,6 +6,7 @@ and the standard deviation over time of each log-mel band, the usual first basel
     python benchmarks/cross_validate.py recipes/esc10.yaml --data ESC10_FOLDER
     python benchmarks/cross_validate.py recipes/fsdd.yaml --data FSDD_FOLDER
     python benchmarks/cross_validate.py recipes/fsdd.yaml --data FSDD_FOLDER --protocol index
+    python benchmarks/cross_validate.py RECIPE --data FOLDER --from ARTIFACT
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from sklearn.preprocessing import StandardScaler
 
 import sentio
 from sentio.cli.options import settings
-from sentio.core import registry
+from sentio.core.model import Model
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features
-from sentio.data.splits import splits
+from sentio.training.cross_validation import cross_validate
 from sentio.training.division import divide
-from sentio.training.evaluation import evaluate
-from sentio.training.recipe import Recipe, read_recipe
+from sentio.training.recipe import read_recipe
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--from", dest="start", help="what each training starts from, an artifact")
     parser.add_argument("--protocol")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int)
@@ -52,27 +53,22 @@ def main() -> None:
     data = sentio.open_data(options.data, protocol=recipe.data.protocol)
     rows = []
     with tempfile.TemporaryDirectory() as cache:
-        for number, split in enumerate(splits(data, seed=recipe.seed)):
-            if options.split not in (None, number):
-                continue
-            begun = time.perf_counter()
-            one = read_recipe(recipe, data__split=number)
-            model = sentio.train(None, one, data, cache=cache)
-            # The test part is absent where the data set's own is not on disk; then validation stands in.
-            part = split.test if len(split.test) else divide(data, one.data, one.seed).validation
-            result = evaluate(model, data.subset(part))
+        begun = time.perf_counter()
+        for fold in cross_validate(options.start, recipe, data, only=options.split, cache=cache):
+            model, result = fold.model, fold.found
             row = {
-                "split": split.name,
-                "part": "test" if len(split.test) else "validation",
-                "files": len(part),
+                "split": fold.name,
+                "part": fold.part,
+                "files": fold.files,
                 "policy": result.accuracy,
                 "mean_macs": result.mean_macs,
                 **{exit.name: exit.accuracy for exit in result.exits},
-                "peer": peer(one, data, cache),
+                "peer": peer(model, data, cache),
                 "minutes": (time.perf_counter() - begun) / 60,
             }
             rows.append(row)
             print("  ".join(f"{key} {shown(value)}" for key, value in row.items()), flush=True)
+            begun = time.perf_counter()
     exits = [exit.name for exit in result.exits]
     print(f"\n{options.recipe.name} on {data.name}, protocol {data.protocol}, seed {recipe.seed}")
     print(f"parameters: {sum(p.numel() for p in model.network.parameters()):,}; {machine()}")
@@ -86,14 +82,15 @@ def main() -> None:
         options.json.write_text(json.dumps(facts, indent=1))
 
 
-def peer(recipe: Recipe, data: Dataset, cache: str) -> float:
-    """Accuracy of logistic regression on summary statistics, trained on what the recipe trains on."""
-    assert recipe.frontend is not None
-    frontend = registry.build("frontend", recipe.frontend.name, **recipe.frontend.options)
-    prepared = features(data, frontend, cache=cache)
+def peer(model: Model, data: Dataset, cache: str) -> float:
+    """Accuracy of logistic regression on summary statistics of features, trained on what the model was."""
+    recipe = read_recipe(model.card["recipe"])
+    assert model.frontend is not None
+    prepared = features(data, model.frontend, cache=cache)
     split = divide(data, recipe.data, recipe.seed)
     tested = split.test if len(split.test) else split.validation
-    train, test = prepared.select(split.train), prepared.select(tested)
+    learned = np.concatenate([split.train, split.validation]) if recipe.refit else split.train
+    train, test = prepared.select(learned), prepared.select(tested)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     classifier.fit(statistics(train), train.targets)
     probabilities = classifier.predict_proba(statistics(test))

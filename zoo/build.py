@@ -26,6 +26,7 @@ from sentio.cli.bars import Bars
 from sentio.cli.printing import shipped as in_one_line
 from sentio.core.artifact import MANIFEST, ArtifactFiles
 from sentio.core.shelf import FOLDER, SUFFIX, TEXTS, facts
+from sentio.training.cross_validation import cross_validate, pooled
 from sentio.training.progress import counter
 from sentio.training.recipe import read_recipe
 
@@ -61,13 +62,28 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a training starts from: a network that was first trained on rendered clips.
+
+    Args:
+        recipe: a YAML file.
+        clips: options of `sentio.data.simulate.rendering.render_clips`.
+    """
+
+    recipe: Path
+    clips: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One shipped model.
 
     Args:
         name: of the model and its file.
-        recipe: a YAML file.
+        recipe: a YAML file. If it leaves no test part, it is also trained on each split of its protocol, and
+            the test figures are those of all splits together.
         source: of the data.
+        start: what the training starts from; None for random weights.
         purpose: what it is for, a few words.
         data: what it was trained on, with numbers and seeds.
         tested_on: the same of its test figures.
@@ -83,6 +99,7 @@ class Entry:
     tested_on: str
     licence: str
     credits: str
+    start: Start | None = None
 
     @property
     def command(self) -> str:
@@ -136,14 +153,22 @@ def make(entry: Entry, work: Path, *, shelf: Path = FOLDER, given: Mapping[str, 
             as it was.
     """
     train, test = _data(entry, work, given or {})
+    start = _start(entry, work)
+    recipe = read_recipe(entry.recipe)
     with Bars() as bars:
+        cache = work / "features"
         model = sentio.train(
-            None, read_recipe(entry.recipe), train, out=work / f"{entry.name}-trained", progress=bars
+            start, recipe, train, out=work / f"{entry.name}-trained", cache=cache, progress=bars
         )
         if test is not None:
             model.card["test"] = sentio.evaluate(model, test, progress=bars).for_card()
-    if "test" not in model.card:
-        sys.exit(f"{entry.name}: {entry.recipe.name} leaves no test part, so its figures cannot be measured")
+        elif "test" not in model.card:
+            folds = list(cross_validate(start, recipe, train, cache=cache, progress=bars))
+            if any(fold.part != "test" for fold in folds):
+                sys.exit(
+                    f"{entry.name}: {entry.recipe.name} leaves no test part, nor do the splits of its data"
+                )
+            model.card["test"] = pooled(folds)
     model.name = entry.name
     model.card["shelf"] = {key: getattr(entry, key) for key in TEXTS}
     made = work / f"{entry.name}{SUFFIX}"
@@ -153,18 +178,33 @@ def make(entry: Entry, work: Path, *, shelf: Path = FOLDER, given: Mapping[str, 
     return Path(shutil.copyfile(made, shelf / made.name))
 
 
+def _start(entry: Entry, work: Path) -> Path | None:
+    """An artifact to start from, trained anew."""
+    if entry.start is None:
+        return None
+    clips, made = work / f"{entry.name}-clips", work / f"{entry.name}-start{SUFFIX}"
+    _render(clips, entry.start.clips)
+    with Bars() as bars:
+        sentio.train(None, read_recipe(entry.start.recipe), clips, out=made, progress=bars)
+    return made
+
+
+def _render(folder: Path, settings: Mapping[str, Any]) -> None:
+    from sentio.data.simulate.rendering import render_clips
+
+    if folder.exists():  # what another version of the simulator rendered is not mixed in
+        shutil.rmtree(folder)
+    with Bars() as bars:
+        render_clips(folder, **settings, progress=counter(bars, f"render {folder.name}"))
+
+
 def _data(entry: Entry, work: Path, given: Mapping[str, Path]) -> tuple[Path, Path | None]:
     """Training data, and test data where they are apart."""
     source = entry.source
     if isinstance(source, Rendered):
-        from sentio.data.simulate.rendering import render_clips
-
         folders = work / f"{entry.name}-train", work / f"{entry.name}-test"
         for folder, settings in zip(folders, (source.train, source.test), strict=True):
-            if folder.exists():  # what another version of the simulator rendered is not mixed in
-                shutil.rmtree(folder)
-            with Bars() as bars:
-                render_clips(folder, **settings, progress=counter(bars, f"render {folder.name}"))
+            _render(folder, settings)
         return folders
     folder = given.get(entry.name) or os.environ.get(source.variable)
     if not folder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
+import soundfile
 
 import sentio
 from sentio.core.shelf import shipped
@@ -58,13 +60,35 @@ def test_unknown_names(run, capsys, arguments):
     assert "there is no model 'nothing'; choose of: stand-in" in capsys.readouterr().err
 
 
-def test_a_recipe_without_a_test_is_refused(build, entry, tones, tmp_path):
-    recipe = tmp_path / "all.yaml"
-    recipe.write_text(entry.recipe.read_text() + "data: {split: all, validation: 0.2}\n")
-    untested = dataclasses.replace(entry, recipe=recipe)
-    with pytest.raises(SystemExit, match=r"all\.yaml leaves no test part"):
-        build.make(untested, tmp_path / "work", shelf=tmp_path / "shelf", given={"stand-in": tones})
-    assert not (tmp_path / "shelf").exists()
+def test_a_recipe_without_a_test_part_is_measured_on_every_split(build, entry, tmp_path):
+    folds = tmp_path / "folds"
+    (folds / "audio").mkdir(parents=True)
+    rows, generator, time = ["filename,label,fold"], np.random.default_rng(0), np.arange(2400) / 8000
+    for number in range(24):
+        label, hertz = (("low", 220.0), ("high", 1980.0))[number % 2]
+        clip = 0.3 * np.sin(2 * np.pi * hertz * generator.uniform(0.8, 1.25) * time)
+        soundfile.write(folds / "audio" / f"{number}.wav", clip + generator.normal(0, 0.05, 2400), 8000)
+        rows.append(f"{number}.wav,{label},{number // 8}")
+    (folds / "meta.csv").write_text("\n".join(rows))
+    start = build.Start(entry.recipe, {"per_class": 6, "seconds": 0.3, "seed": 1, "rate": 8000})
+    begun = tmp_path / "begun.yaml"
+    lines = entry.recipe.read_text().splitlines()
+    begun.write_text(
+        "\n".join(line for line in lines if not line.startswith(("network", "frontend", "exits")))
+    )
+    begun.write_text(begun.read_text() + "\ndata: {split: all, validation: 0.2}\n")
+    whole = dataclasses.replace(entry, recipe=begun, start=start)
+    made = build.make(whole, tmp_path / "work", shelf=tmp_path / "shelf", given={"stand-in": folds})
+    card = sentio.load(made).card
+    assert card["data"]["split"] == "all" and card["test"]["recordings"] == 24
+    assert [split["name"] for split in card["test"]["splits"]] == ["fold 0", "fold 1", "fold 2"]
+    mean = np.mean([split["accuracy"] for split in card["test"]["splits"]])
+    assert card["test"]["accuracy"] == pytest.approx(mean)
+    assert np.sum(card["test"]["confusion"]) == 24
+    # It began from what rendered clips had taught: their front end, the network's widths, two new labels.
+    started = sentio.load(tmp_path / "work" / "stand-in-start.sentio")
+    assert started.task.settings()["labels"] != card["test"]["labels"] == ["high", "low"]
+    assert sentio.load(made).frontend.settings() == started.frontend.settings()
 
 
 def test_what_is_too_large_is_refused(build, stand_in, monkeypatch):
