@@ -84,6 +84,9 @@ def clips(
     seconds: Annotated[float, typer.Option(metavar="N", help="Length of a clip.")] = 2.0,
     seed: Seed = 0,
     rate: Rate = 16000,
+    kinds: Annotated[
+        str, typer.Option(metavar="NAME", help="Of a street, or everyday ones of house and farm, or all.")
+    ] = "street",
     samples: Samples = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -102,6 +105,7 @@ def clips(
             seconds=seconds,
             seed=seed,
             rate=rate,
+            kinds=kinds,  # type: ignore[arg-type]
             samples=samples,
             workers=workers,
             progress=counter(bars, "render clips"),

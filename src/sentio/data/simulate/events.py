@@ -1,4 +1,4 @@
-"""The ten kinds of event of a street: what each sounds like, how loud it is and where it is heard from."""
+"""The kinds of event: what each sounds like, how loud it is and where it is heard from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.errors import InputError
+from sentio.data.simulate.everyday import (
+    chainsaw,
+    clock_tick,
+    crying,
+    fire,
+    helicopter,
+    rooster,
+    sneeze,
+    waves,
+)
 from sentio.data.simulate.impacts import footsteps, glass
 from sentio.data.simulate.machines import drill, engine
 from sentio.data.simulate.tones import bell, horn, siren
@@ -39,8 +49,8 @@ class EventKind:
     speed: tuple[float, float] = (0.0, 0.0)
 
 
-#: Levels: UN Regulation No. 28 asks 105 to 118 dB(A) of a horn at 2 m; conversation is about 60 dB at 1 m
-#: (ISO 9921) and raised in a street; the others are of the order that noise surveys give.
+#: The ten of a street. Levels: UN Regulation No. 28 asks 105 to 118 dB(A) of a horn at 2 m; conversation is
+#: about 60 dB at 1 m (ISO 9921) and raised in a street; the others are of the order that noise surveys give.
 EVENTS: dict[str, EventKind] = {
     kind.name: kind
     for kind in (
@@ -57,6 +67,29 @@ EVENTS: dict[str, EventKind] = {
     )
 }
 
+#: Eight of house, farm and shore, for clips only. Levels are of the order that surveys give, those of a clock
+#: higher, as by a microphone beside it.
+EVERYDAY: dict[str, EventKind] = {
+    kind.name: kind
+    for kind in (
+        EventKind("chainsaw", chainsaw, (98, 116), (5, 60)),
+        EventKind("clock-tick", clock_tick, (55, 80), (0.3, 2)),
+        EventKind("crying", crying, (80, 105), (1, 12)),
+        EventKind("fire", fire, (60, 85), (1, 5)),
+        EventKind("helicopter", helicopter, (110, 130), (40, 300), (0, 20)),
+        EventKind("rooster", rooster, (85, 110), (3, 50)),
+        EventKind("sneeze", sneeze, (75, 100), (1, 6)),
+        EventKind("waves", waves, (75, 95), (3, 30)),
+    )
+}
+
+#: what clips can be made of, by name
+KINDS: dict[str, dict[str, EventKind]] = {
+    "street": EVENTS,
+    "everyday": EVERYDAY,
+    "all": EVENTS | EVERYDAY,
+}
+
 
 def loudest(sound: NDArray[np.float64], rate: int) -> float:
     """RMS of the loudest 125 ms; a shorter sound counts as followed by silence."""
@@ -69,7 +102,7 @@ def dry(kind: EventKind, generator: np.random.Generator, rate: int) -> NDArray[n
     """One event as it sounds at 1 m in the open: the loudest 125 ms have RMS 1.
 
     Args:
-        kind: one of `EVENTS`, or one's own.
+        kind: one of `EVENTS` or `EVERYDAY`, or one's own.
         generator: the same state gives the same sound.
         rate: Hz, from 8000.
 

@@ -32,6 +32,7 @@ class Job:
         key: of its random numbers.
         seconds, rate, polyphony: settings; see `sentio.data.simulate.scene.plan_street`.
         label: a clip's class; None for a street.
+        kinds: which kinds of events there are, a name in `sentio.data.simulate.events.KINDS`.
     """
 
     filename: str
@@ -40,6 +41,7 @@ class Job:
     rate: int
     polyphony: int = 2
     label: str | None = None
+    kinds: str = "street"
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Rendered:
     scale: float
 
 
-def all_sounds(own: OwnSamples | None) -> Sounds:
-    """The kinds of events: the parametric ones, or a user's own."""
-    from sentio.data.simulate.events import EVENTS
+def all_sounds(own: OwnSamples | None, kinds: str) -> Sounds:
+    """The kinds of events: parametric ones by the name of their set, or a user's own."""
+    from sentio.data.simulate.events import KINDS
 
-    return Sounds(EVENTS) if own is None else sounds(own)
+    return Sounds(KINDS[kinds]) if own is None else sounds(own)
 
 
 def processes(jobs: Sequence[Job], workers: int | None) -> int:
@@ -76,8 +78,7 @@ def rendered(
 
 
 def _portion(jobs: Sequence[Job], own: OwnSamples | None, folder: Path) -> list[Rendered]:
-    made = all_sounds(own)
-    return [_finish(job, made, folder) for job in jobs]
+    return [_finish(job, all_sounds(own, job.kinds), folder) for job in jobs]
 
 
 def _finish(job: Job, made: Sounds, folder: Path) -> Rendered:

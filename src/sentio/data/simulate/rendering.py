@@ -12,11 +12,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sentio import __version__
 from sentio.core.errors import ArtifactError, ConfigError
 from sentio.data.dataset import Dataset
+from sentio.data.simulate.events import KINDS
 from sentio.data.simulate.jobs import Cancel, Job, Rendered, all_sounds, processes, rendered, write
 from sentio.data.simulate.own_samples import OwnSamples, own_samples
 from sentio.data.simulate.scene import BACKGROUND, HeardEvent
@@ -107,6 +108,7 @@ def render_clips(
     seconds: float = 2.0,
     seed: int = 0,
     rate: int = 16000,
+    kinds: Literal["street", "everyday", "all"] = "street",
     samples: str | Path | Dataset | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -120,6 +122,7 @@ def render_clips(
     Args:
         per_class: clips of each class.
         seconds: length of a clip, at least 0.1.
+        kinds: the ten of a street, eight of house, farm and shore, or all; without ``samples`` only.
         out, seed, rate, samples, workers, progress, cancel: as for `render_street`.
 
     Returns:
@@ -132,15 +135,22 @@ def render_clips(
         raise ConfigError(f"There must be at least 1 clip per class, got {per_class!r}")
     if not (math.isfinite(seconds) and 0.1 <= seconds <= SCENE):
         raise ConfigError(f"A clip lasts from 0.1 to {SCENE:.0f} seconds, got {seconds!r}")
+    if kinds not in KINDS:
+        raise ConfigError(f"Clips are made of the kinds {', '.join(KINDS)}, got {kinds!r}")
+    if samples is not None and kinds != "street":
+        raise ConfigError(f"Samples of your own take the place of the kinds {kinds!r}; give one of the two")
     _check(seed, rate, workers)
     own = None if samples is None else own_samples(samples, rate)
     jobs = []
-    labels = sorted([*all_sounds(own).kinds, BACKGROUND])
+    labels = sorted([*all_sounds(own, kinds).kinds, BACKGROUND])
     for place, (label, stem) in enumerate(zip(labels, _stems(labels), strict=True)):
         for number in range(per_class):
             name = f"{stem}_{number:04d}.wav"
-            jobs.append(Job(name, (seed, 1, place, number), seconds, rate, label=label))
-    settings = _settings(own, kind="clips", per_class=per_class, seconds=seconds, seed=seed, rate=rate)
+            jobs.append(Job(name, (seed, 1, place, number), seconds, rate, label=label, kinds=kinds))
+    other = {} if kinds == "street" else {"kinds": kinds}
+    settings = _settings(
+        own, kind="clips", **other, per_class=per_class, seconds=seconds, seed=seed, rate=rate
+    )
 
     def rows(done: Sequence[Rendered]) -> list[Row]:
         found: list[Row] = []
