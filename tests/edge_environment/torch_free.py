@@ -67,6 +67,7 @@ HIDDEN = frozenset(
         "transformers",
         "timm",
         "librosa",
+        "continual",
         "pandas",
     }
 )
