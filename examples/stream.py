@@ -21,7 +21,9 @@ for step in range(8):
         batch.join("window")  # later than the other
         batch.push("window", torch.randn(1, 80, 64))
     answers = batch.run()
-    print(step, {name: a.output if isinstance(a.output, Warming) else "answer" for name, a in answers.items()})
+    print(
+        step, {name: a.output if isinstance(a.output, Warming) else "answer" for name, a in answers.items()}
+    )
 
 state = batch.leave("door")  # a dict of tensors: keep it in a file, move it, go on elsewhere
 output, valid, state = stream.step(clip[:, :, 128:144], state)
