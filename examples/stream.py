@@ -1,4 +1,4 @@
-"""A network that was trained on clips takes a hop at a time; many streams share each step. Needs: sentio[torch]."""
+"""A network that was trained on clips takes a hop at a time, for many streams at once."""
 
 import torch
 
@@ -21,9 +21,8 @@ for step in range(8):
         batch.join("window")  # later than the other
         batch.push("window", torch.randn(1, 80, 64))
     answers = batch.run()
-    print(
-        step, {name: a.output if isinstance(a.output, Warming) else "answer" for name, a in answers.items()}
-    )
+    for name, answer in answers.items():
+        print(step, name, answer.output if isinstance(answer.output, Warming) else "answers")
 
 state = batch.leave("door")  # a dict of tensors: keep it in a file, move it, go on elsewhere
 output, valid, state = stream.step(clip[:, :, 128:144], state)
