@@ -70,6 +70,7 @@ HIDDEN = frozenset(
         "transformers",
         "timm",
         "librosa",
+        "continual",
         "pandas",
     }
 )

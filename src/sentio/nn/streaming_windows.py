@@ -109,6 +109,8 @@ class Conv(Sliding):
     """A convolution, its weights in place.
 
     Where a step gives one output, the taps in time are channels more: a convolution of one dimension less.
+    Grouped ones stay as they are, since PyTorch is slow at groups of a few channels; of a depthwise one over
+    time alone a sum is left.
     """
 
     def __init__(self, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
@@ -146,9 +148,9 @@ class Conv(Sliding):
             "padding": tuple(self.padding[d] for d in rest),
             "dilation": tuple(m.dilation[d] for d in rest),
         }
-        self.pointwise = dim == 0 and all(
-            m.kernel_size[d] == 1 and m.stride[d] == 1 and pads[d] == (0, 0) for d in rest
-        )
+        over_time = all(m.kernel_size[d] == 1 and m.stride[d] == 1 and not any(pads[d]) for d in rest)
+        depthwise = m.groups == m.in_channels == m.out_channels
+        self.folds = dim == 0 and self.even and (m.groups == 1 or (depthwise and over_time))
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
         return self.module(x) if self.per_frame else super().step(x, moment)
@@ -158,7 +160,7 @@ class Conv(Sliding):
 
     def run(self, window: Tensor) -> Tensor:
         m = self.module
-        if window.shape[self.axis] == self.span and self.dim == 0 and self.even:
+        if self.folds and window.shape[self.axis] == self.span:
             return self._one(window)
         if not self.even:
             window, padding = F.pad(window, self.pads), (0,) * self.dims
@@ -171,17 +173,15 @@ class Conv(Sliding):
         m = self.module
         if self.dilation > 1:
             window = window[:, :, :: self.dilation]
-        if self.pointwise and m.groups == m.in_channels == m.out_channels:
+        if m.groups > 1:
             taps = m.weight.squeeze(1)
             y = (window * taps).sum(2, keepdim=True)
             return y if m.bias is None else y + m.bias.view(-1, *[1] * self.dims)
         taps, weight = window.flatten(1, 2), m.weight.flatten(1, 2)
         if self.dims > 1:
-            y = _CONV[self.dims - 1](taps, weight, m.bias, groups=m.groups, **self.rest)
-        elif m.groups == 1:
-            y = F.linear(taps, weight, m.bias)
+            y = _CONV[self.dims - 1](taps, weight, m.bias, **self.rest)
         else:
-            y = F.conv1d(taps.unsqueeze(2), weight.unsqueeze(2), m.bias, groups=m.groups).squeeze(2)
+            y = F.linear(taps, weight, m.bias)
         return y.unsqueeze(2)
 
 

@@ -375,16 +375,17 @@ def _planned_parts(net: MultiExit, flow: Flow, plans: list[Plan]) -> list[tuple[
         known = set(plan.keys)
         end = net.stage_names.index(point.after) + 1
         stages = [net.backbone.stage(name) for name in net.stage_names[begin:end]]
+        flow = replace(flow, past=0)  # each part's past is its own
         form, out = plan.run(Chain(*stages), flow)
-        branch, answer = (None, out)
+        branch, answer = (None, replace(out, past=0))
         if point.name in specs:
-            branch, answer = plan.run(net.branch(point.name), out)
+            branch, answer = plan.run(net.branch(point.name), replace(out, past=0))
         if answer.axis is not None:
             raise ConfigError(
                 f"Exit {point.name!r} cannot run on a stream: it gives an answer for each unit of time; pool "
                 "over time, or stream the network without exits"
             )
-        extent = _Extent((out.past - flow.past) / plan.hop, (answer.past - out.past) / plan.hop)
+        extent = _Extent(out.past / plan.hop, answer.past / plan.hop)
         keys = frozenset(plan.keys - known)
         parts.append((Part(point.name, form, branch, flow, keys, plan.settled, answer.delay, 0), extent))
         flow, begin = out, end
