@@ -1,4 +1,4 @@
-"""``sentio simulate``: labelled sounds of a street, as long recordings or as clips."""
+"""``sentio simulate``: labelled sounds, as long recordings of a street, as clips, or as spoken words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sentio.cli.bars import Bars
 from sentio.cli.options import Json, examples
 
 app = typer.Typer(
-    help="Render labelled sounds of a street.",
+    help="Render labelled sounds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -113,6 +113,49 @@ def clips(
     _report(folder, "meta.csv", "label", as_json)
 
 
+@app.command(
+    epilog=examples(
+        "sentio simulate words yes no stop --per-word 300 --out my-words",
+        "sentio simulate words 0=zero 1=one 2=two --per-word 1000 --rate 8000 --out digits",
+        "sentio simulate words ja nein --language de --out words",
+    )
+)
+def words(
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORD...", help="What is said, or LABEL=WORD where they differ.")
+    ],
+    out: Out,
+    per_word: Annotated[int, typer.Option(metavar="N", help="Clips of each word.")] = 300,
+    language: Annotated[
+        str, typer.Option(metavar="NAME", help="en in its accents, or one that espeak-ng knows.")
+    ] = "en",
+    seed: Seed = 0,
+    rate: Rate = 16000,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Let many synthetic voices say words, to train a keyword spotter on.
+
+    Needs the program espeak-ng. Writes audio/ and meta.csv, which sentio train takes.
+    """
+    from sentio.data.simulate.words import render_words
+    from sentio.training.progress import counter
+
+    pairs = [text.partition("=") for text in words]
+    with Bars() as bars:
+        folder = render_words(
+            out,
+            {label: word if sign else label for label, sign, word in pairs},
+            per_word=per_word,
+            language=language,
+            seed=seed,
+            rate=rate,
+            workers=workers,
+            progress=counter(bars, "speak"),
+        )
+    _report(folder, "meta.csv", "label", as_json)
+
+
 def _report(folder: Path, table: str, column: str, as_json: bool) -> None:
     """What was rendered, read from the files themselves."""
     with (folder / table).open(encoding="utf-8", newline="") as file:
@@ -128,7 +171,7 @@ def _report(folder: Path, table: str, column: str, as_json: bool) -> None:
     for note in settings["notes"]:
         print(f"note: {note}")
     print(", ".join(f"{label} {count}" for label, count in counts.items()))
-    if settings["kind"] == "clips":
+    if settings["kind"] in ("clips", "words"):
         then = ["train", str(folder), "-o", "my-model"]
     else:
         model = "street-sounds" if settings["samples"] is None else "my-model"

@@ -53,6 +53,12 @@ class MissingExtraError(SentioError):
         self.what, self.extra = what, extra
 
 
+class MissingProgramError(SentioError):
+    """A program outside Python that is not installed is needed; says what brings it."""
+
+    exit_code = 5
+
+
 class StageError(SentioError):
     """A network cannot be cut into stages where it was asked to be."""
 

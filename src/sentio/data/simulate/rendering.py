@@ -82,7 +82,7 @@ def render_street(
         raise ConfigError(f"A street takes more than 0 minutes, got {minutes!r}")
     if polyphony < 1:
         raise ConfigError(f"The polyphony must be at least 1, got {polyphony!r}")
-    _check(seed, rate, workers)
+    check_settings(seed, rate, workers)
     own = None if samples is None else own_samples(samples, rate)
     total = max(1, round(minutes * 60 * rate)) / rate
     jobs = []
@@ -139,11 +139,11 @@ def render_clips(
         raise ConfigError(f"Clips are made of the kinds {', '.join(KINDS)}, got {kinds!r}")
     if samples is not None and kinds != "street":
         raise ConfigError(f"Samples of your own take the place of the kinds {kinds!r}; give one of the two")
-    _check(seed, rate, workers)
+    check_settings(seed, rate, workers)
     own = None if samples is None else own_samples(samples, rate)
     jobs = []
     labels = sorted([*all_sounds(own, kinds).kinds, BACKGROUND])
-    for place, (label, stem) in enumerate(zip(labels, _stems(labels), strict=True)):
+    for place, (label, stem) in enumerate(zip(labels, stems(labels), strict=True)):
         for number in range(per_class):
             name = f"{stem}_{number:04d}.wav"
             jobs.append(Job(name, (seed, 1, place, number), seconds, rate, label=label, kinds=kinds))
@@ -162,7 +162,7 @@ def render_clips(
     return _render(Path(out), settings, jobs, {"meta.csv": (META, rows)}, own, workers, progress, cancel)
 
 
-def _check(seed: int, rate: int, workers: int | None) -> None:
+def check_settings(seed: int, rate: int, workers: int | None) -> None:
     if seed < 0:
         raise ConfigError(f"A seed is a whole number from 0, got {seed!r}")
     if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
@@ -171,7 +171,7 @@ def _check(seed: int, rate: int, workers: int | None) -> None:
         raise ConfigError(f"There must be at least 1 worker, got {workers!r}")
 
 
-def _stems(labels: Sequence[str]) -> list[str]:
+def stems(labels: Sequence[str]) -> list[str]:
     """Labels as beginnings of file names, different on any system."""
     plain = [re.sub(r"[^a-zA-Z0-9-]", "_", label)[:40] for label in labels]
     if plain == list(labels) and len({label.casefold() for label in labels}) == len(labels):
@@ -219,7 +219,7 @@ def _render(
     """
     sound = out / "audio"
     files = [*(out / name for name in tables), *(sound / job.filename for job in jobs)]
-    if _begun(out, settings) and all(file.is_file() for file in files):
+    if begun(out, settings) and all(file.is_file() for file in files):
         if progress is not None:
             progress(len(jobs), len(jobs))
         return out
@@ -235,13 +235,13 @@ def _render(
                 progress(len(done), len(jobs))
         in_order = [done[job.filename] for job in jobs]
         for name, (header, rows) in tables.items():
-            write(out / name, _table([header, *rows(in_order)]))
+            write(out / name, table([header, *rows(in_order)]))
     except OSError as error:
         raise ArtifactError(f"{out} could not be written: {error.strerror or error}") from error
     return out
 
 
-def _begun(out: Path, settings: Mapping[str, Any]) -> bool:
+def begun(out: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder holds the same rendering, finished or not; False if it is empty or not there.
 
     Raises:
@@ -259,7 +259,7 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _table(rows: Sequence[Row]) -> bytes:
+def table(rows: Sequence[Row]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
