@@ -9,7 +9,7 @@ import pytest
 
 from sentio.core.errors import InputError
 from sentio.data.simulate import impacts, machines, signals, tones, voices, weather
-from sentio.data.simulate.events import EVENTS, EventKind, dry
+from sentio.data.simulate.events import EVENTS, EVERYDAY, KINDS, EventKind, dry
 
 NAMES = ["babble", "bark", "bell", "drill", "engine", "footsteps", "glass", "horn", "rain", "siren"]
 RATE = 16000
@@ -49,21 +49,21 @@ def constant(hertz: float, seconds: float = 2.0, rate: int = RATE) -> np.ndarray
 # The contract
 
 
-def test_the_ten_kinds():
-    assert list(EVENTS) == NAMES
-    for name, kind in EVENTS.items():
+def test_the_ten_kinds_and_eight_more():
+    assert list(EVENTS) == NAMES and list(EVERYDAY) == sorted(EVERYDAY) and len(EVERYDAY) == 8
+    for name, kind in KINDS["all"].items():
         assert kind.name == name
-        assert 40 < kind.level[0] < kind.level[1] < 130
-        assert 1 <= kind.distance[0] < kind.distance[1]
+        assert 40 < kind.level[0] < kind.level[1] <= 130
+        assert 0.3 <= kind.distance[0] < kind.distance[1]
         assert 0 <= kind.speed[0] <= kind.speed[1] <= 30
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *EVERYDAY])
 def test_every_sound_is_clean_and_its_seed_is_all_it_depends_on(name, rate):
-    first = dry(EVENTS[name], generator(1), rate)
-    np.testing.assert_array_equal(first, dry(EVENTS[name], generator(1), rate))
-    others = [dry(EVENTS[name], generator(seed), rate) for seed in (2, 3)]
+    first = dry(KINDS["all"][name], generator(1), rate)
+    np.testing.assert_array_equal(first, dry(KINDS["all"][name], generator(1), rate))
+    others = [dry(KINDS["all"][name], generator(seed), rate) for seed in (2, 3)]
     for other in others:
         length = min(len(first), len(other))
         alike = np.vdot(first[:length], other[:length]) / np.sqrt(
@@ -85,7 +85,7 @@ def test_every_sound_is_clean_and_its_seed_is_all_it_depends_on(name, rate):
 
 
 def test_two_draws_of_a_kind_differ_in_length_and_timbre():
-    for kind in EVENTS.values():
+    for kind in KINDS["all"].values():
         sounds = [kind.make(generator(seed), RATE) for seed in range(12)]
         lengths, centroids = [len(sound) for sound in sounds], [centroid(sound) for sound in sounds]
         assert max(lengths) > 1.5 * min(lengths), kind.name
@@ -396,3 +396,46 @@ def test_drops_in_water_ring_as_bubbles_do():
     found = [strongest(weather.drop(generator(seed), RATE, "water"), 500, 7000) for seed in range(8)]
     assert 1250 < min(found) < max(found) < 4750
     assert max(found) > 1.3 * min(found)
+
+
+# House, farm and shore
+
+
+def strongest_beat(sound: np.ndarray, low: float, high: float, rate: int = RATE) -> float:
+    """The strongest frequency (Hz) of a sound's envelope in a range."""
+    step = rate // 400
+    envelope = np.abs(sound[: len(sound) // step * step]).reshape(-1, step).mean(1)
+    lines = np.abs(np.fft.rfft((envelope - envelope.mean()) * np.hanning(len(envelope)), 1 << 14))
+    frequencies = np.fft.rfftfreq(1 << 14, step / rate)
+    inside = (frequencies >= low) & (frequencies <= high)
+    return float(frequencies[inside][lines[inside].argmax()])
+
+
+def test_helicopters_beat_at_the_rate_of_their_blades():
+    beats = [strongest_beat(dry(EVERYDAY["helicopter"], generator(seed), RATE), 4, 70) for seed in range(12)]
+    assert sum(7 <= beat <= 70 for beat in beats) >= 10
+    assert max(beats) > 1.5 * min(beats)
+
+
+def test_clocks_tick_regularly():
+    for seed in range(6):
+        beat = strongest_beat(dry(EVERYDAY["clock-tick"], generator(seed), RATE), 0.4, 12)
+        multiples = beat * np.array([1.0, 0.5, 0.4, 0.25, 0.2])
+        assert np.abs(multiples - np.round(multiples)).min() < 0.12, beat
+
+
+def test_a_fire_is_spikes_over_little():
+    for seed in range(6):
+        loud = np.abs(dry(EVERYDAY["fire"], generator(seed), RATE))
+        assert np.quantile(loud, 0.999) > 6 * np.quantile(loud, 0.5)
+
+
+def test_cries_and_crows_are_harmonic_and_sneezes_are_noise():
+    def flatness(name: str, seed: int) -> float:
+        _, lines = power(dry(EVERYDAY[name], generator(seed), RATE), RATE)
+        lines = lines[lines > 0]
+        return float(np.exp(np.log(lines).mean()) / lines.mean())
+
+    tonal = [flatness(name, seed) for name in ("crying", "rooster") for seed in range(5)]
+    noisy = [flatness(name, seed) for name in ("sneeze", "waves") for seed in range(5)]
+    assert np.median(tonal) < np.median(noisy)

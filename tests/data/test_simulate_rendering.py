@@ -16,7 +16,7 @@ import soundfile
 from sentio.core.errors import ArtifactError, CancelledError, ConfigError, InputError
 from sentio.data.readers import open_data
 from sentio.data.simulate import jobs
-from sentio.data.simulate.events import EVENTS
+from sentio.data.simulate.events import EVENTS, EVERYDAY
 from sentio.data.simulate.labels import read_labels
 from sentio.data.simulate.own_samples import own_samples, sounds, trimmed
 from sentio.data.simulate.rendering import LABELS, render_clips, render_street
@@ -323,3 +323,14 @@ def test_a_logistic_regression_cannot_name_the_sounds(tmp_path):
     model = linear_model.LogisticRegression(max_iter=2000).fit((x - mean) / std, y)
     right = np.mean(model.predict((z - mean) / std) == wanted)
     assert 0.12 < right < 0.8
+
+
+def test_clips_of_other_kinds(tmp_path):
+    everyday = open_data(render_clips(tmp_path / "e", per_class=1, seconds=0.3, rate=8000, kinds="everyday"))
+    assert everyday.labels == tuple(sorted([*EVERYDAY, "background"]))
+    every = open_data(render_clips(tmp_path / "a", per_class=1, seconds=0.2, rate=8000, kinds="all"))
+    assert set(every.labels) == {*EVENTS, *EVERYDAY, "background"}
+    with pytest.raises(ConfigError, match="Clips are made of the kinds street, everyday, all, got 'farm'"):
+        render_clips(tmp_path / "x", per_class=1, kinds="farm")
+    with pytest.raises(ConfigError, match="take the place of the kinds 'all'"):
+        render_clips(tmp_path / "x", per_class=1, kinds="all", samples=tmp_path / "e")

@@ -1,0 +1,125 @@
+"""Words of synthetic voices: with a stand-in for the program that says them, and with that program."""
+
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from sentio.core.errors import ArtifactError, CancelledError, ConfigError, MissingProgramError
+from sentio.data.readers import open_data
+from sentio.data.simulate.words import render_words
+
+STAND_IN = """#!{python}
+import sys, io
+import numpy as np, soundfile
+arguments = sys.argv[1:]
+if arguments == ["--version"]:
+    print("stand-in 1.0  Data at: nowhere")
+elif arguments == ["--voices"]:
+    print("Pty Language Age\\n 5  en-us  M  a  b\\n 5  en-gb  M  a  b\\n 5  de  M  a  b")
+elif arguments == ["--voices=variant"]:
+    print("Pty Language Age\\n 5  variant M female1 !v/f1\\n 5 variant M fast_test !v/fast")
+else:
+    at, word = arguments.index("--"), arguments[-1]
+    voice, pace = arguments[arguments.index("-v") + 1], int(arguments[arguments.index("-s") + 1])
+    if word != "unsayable":
+        time = np.arange(int(22050 * 40 / pace)) / 22050
+        tone = 0.5 * np.sin(2 * np.pi * (300 + 100 * len(word)) * time)
+        quiet = np.zeros(4410)
+        out = io.BytesIO()
+        soundfile.write(out, np.concatenate([quiet, tone, quiet]), 22050, format="WAV")
+        sys.stdout.buffer.write(out.getvalue())
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A stand-in for espeak-ng, alone on the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    file = folder / "espeak-ng"
+    file.write_text(STAND_IN.format(python=sys.executable))
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def rows(folder):
+    with (folder / "meta.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_words_become_clips_cut_to_the_word(program, tmp_path):
+    told = []
+    folder = render_words(
+        tmp_path / "w",
+        {"0": "zero", "stop": "stop"},
+        per_word=3,
+        rate=8000,
+        progress=lambda *p: told.append(p),
+    )
+    data = open_data(folder)
+    assert data.labels == ("0", "stop") and data.counts() == {"0": 3, "stop": 3}
+    assert told == [(done, 6) for done in range(1, 7)]
+    for row in rows(folder):
+        samples, rate = soundfile.read(folder / "audio" / row["filename"])
+        assert rate == 8000 and np.abs(samples).max() == pytest.approx(0.5, abs=1e-3)
+        spoken = 40 / int(row["words_a_minute"])
+        assert len(samples) / rate == pytest.approx(spoken + 0.06, abs=0.01), "silence is cut off"
+        assert row["voice"] in ("en-us+f1", "en-gb+f1"), "every accent, only voices that somebody has"
+        assert row["word"] == {"0": "zero", "stop": "stop"}[row["label"]]
+    assert len({row["words_a_minute"] for row in rows(folder)}) > 1
+    assert json.loads((folder / "simulation.json").read_text())["program"] == "stand-in 1.0"
+
+
+def test_a_seed_decides_and_a_finished_folder_is_left(program, tmp_path):
+    def content(name, **options):
+        folder = render_words(tmp_path / name, ["yes", "no"], per_word=2, **options)
+        return [file.read_bytes() for file in sorted(folder.rglob("*.*"))]
+
+    first = content("a", seed=4)
+    assert content("b", seed=4, workers=1) == first and content("c", seed=5) != first
+    before = (tmp_path / "a" / "meta.csv").stat().st_mtime_ns
+    content("a", seed=4)
+    assert (tmp_path / "a" / "meta.csv").stat().st_mtime_ns == before
+    with pytest.raises(ArtifactError, match="holds another rendering"):
+        content("a", seed=6)
+
+
+def test_bad_input_is_refused_in_one_sentence(program, tmp_path):
+    def ask(words=("yes", "no"), **options):
+        return render_words(tmp_path / "x", list(words), **{"per_word": 1, **options})
+
+    for options, message in (
+        ({"words": ("yes",)}, "at least two words to tell apart"),
+        ({"words": ("yes", " ")}, "at least two words"),
+        ({"per_word": 0}, "at least 1 clip per word"),
+        ({"language": "xx"}, "does not speak 'xx'"),
+        ({"rate": 100}, "rate must be from 8000"),
+        ({"words": ("yes", "unsayable")}, "does not say 'unsayable' with voice"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ask(**options)
+    with pytest.raises(CancelledError, match="after 0 of 2 words"):
+        render_words(tmp_path / "y", ["yes", "no"], per_word=1, cancel=lambda: True)
+
+
+def test_without_the_program_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        MissingProgramError, match="espeak-ng, which is not installed; install eSpeak NG"
+    ) as told:
+        render_words(tmp_path / "w", ["yes", "no"], per_word=1)
+    assert told.value.exit_code == 5
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="the program espeak-ng is not installed")
+def test_the_program_itself_says_words(tmp_path):
+    folder = render_words(tmp_path / "w", ["yes", "no"], per_word=4, rate=16000)
+    for row in rows(folder):
+        samples, _ = soundfile.read(folder / "audio" / row["filename"])
+        assert 0.1 < len(samples) / 16000 < 1.5 and samples.std() > 0.02
