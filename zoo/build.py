@@ -25,6 +25,7 @@ import sentio
 from sentio.cli.bars import Bars
 from sentio.cli.printing import shipped as in_one_line
 from sentio.core.artifact import MANIFEST, ArtifactFiles
+from sentio.core.errors import MissingProgramError
 from sentio.core.shelf import FOLDER, SUFFIX, TEXTS, facts
 from sentio.training.cross_validation import cross_validate, pooled
 from sentio.training.progress import counter
@@ -63,15 +64,16 @@ class Given:
 
 @dataclass(frozen=True)
 class Start:
-    """What a training starts from: a network that was first trained on rendered clips.
+    """What a training starts from: a network that was first trained on rendered sounds.
 
     Args:
         recipe: a YAML file.
-        clips: options of `sentio.data.simulate.rendering.render_clips`.
+        sounds: options of `sentio.data.simulate.rendering.render_clips`; where there are ``words`` among
+            them, of `sentio.data.simulate.words.render_words`.
     """
 
     recipe: Path
-    clips: Mapping[str, Any]
+    sounds: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _start(entry: Entry, work: Path) -> Path | None:
     if entry.start is None:
         return None
     clips, made = work / f"{entry.name}-clips", work / f"{entry.name}-start{SUFFIX}"
-    _render(clips, entry.start.clips)
+    _render(clips, entry.start.sounds)
     with Bars() as bars:
         sentio.train(None, read_recipe(entry.start.recipe), clips, out=made, progress=bars)
     return made
@@ -191,11 +193,13 @@ def _start(entry: Entry, work: Path) -> Path | None:
 
 def _render(folder: Path, settings: Mapping[str, Any]) -> None:
     from sentio.data.simulate.rendering import render_clips
+    from sentio.data.simulate.words import render_words
 
     if folder.exists():  # what another version of the simulator rendered is not mixed in
         shutil.rmtree(folder)
+    render = render_words if "words" in settings else render_clips
     with Bars() as bars:
-        render_clips(folder, **settings, progress=counter(bars, f"render {folder.name}"))
+        render(folder, **settings, progress=counter(bars, f"render {folder.name}"))
 
 
 def _data(entry: Entry, work: Path, given: Mapping[str, Path]) -> tuple[Path, Path | None]:
@@ -273,7 +277,7 @@ def main(arguments: list[str] | None = None, zoo: tuple[Entry, ...] = ZOO) -> No
             continue
         try:
             print(in_one_line(facts(make(entry, options.work, shelf=options.shelf, given=given))))
-        except MissingDataError as reason:
+        except (MissingDataError, MissingProgramError) as reason:
             print(f"{entry.name} is skipped: {reason}")
         except sentio.SentioError as error:
             sys.exit(f"{entry.name}: {error}")

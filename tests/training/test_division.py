@@ -80,6 +80,22 @@ def test_all_takes_a_fifth_for_validation_and_needs_no_folds_to_test_on():
     assert found.name == "all"
 
 
+def test_a_whole_group_can_be_held_out_of_all():
+    data = dataset(["1", "2", "3"] * 4)
+    found = divide(data, section(split="all", validation="group"), seed=0)
+    assert parts(found) == [
+        parts(splits(data)[0])[0] | parts(splits(data)[0])[1],
+        parts(splits(data)[0])[2],
+        set(),
+    ]
+    assert parts(divide(data, section(split=1, validation="group"), seed=0)) == parts(splits(data)[1])
+    for split in (0, "all"):
+        with pytest.raises(
+            ConfigError, match="leaves a fold or a speaker out, but made is divided by 'random'"
+        ):
+            divide(data, section(protocol="random", split=split, validation="group"), seed=0)
+
+
 def test_notes_on_a_validation_part_that_was_replaced_are_dropped():
     data = dataset(["1", "2"] * 5)
     assert "validation clips come from the training fold" in divide(data, section(), seed=0).notes[0]

@@ -6,7 +6,7 @@ import numpy as np
 
 from sentio.core.errors import ConfigError
 from sentio.data.dataset import Dataset, choose_protocol
-from sentio.data.splits import VALIDATION_SHARE, Split, hold_out, originals, splits, with_copies
+from sentio.data.splits import GROUP_NAMES, VALIDATION_SHARE, Split, hold_out, originals, splits, with_copies
 from sentio.training.sections import DataSection
 
 
@@ -14,7 +14,8 @@ def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
     """The split that a recipe asks for.
 
     With ``validation`` a share, or ``split: all``, that share of whole recordings is held out of everything
-    that is not tested on. Augmented copies train with their originals, see `sentio.data.splits.with_copies`.
+    that is not tested on. With ``validation: group`` a whole fold or speaker is, the protocol's own or, of
+    ``all``, the first. Augmented copies train with their originals, see `sentio.data.splits.with_copies`.
 
     Raises:
         ConfigError: there is no such split.
@@ -24,8 +25,12 @@ def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
     if len(own) < len(dataset):
         return with_copies(dataset, own, divide(dataset.subset(own), section, seed))
     if section.split == "all":
-        choose_protocol(section.protocol or dataset.protocol, dataset.protocols, dataset.root)
+        protocol = choose_protocol(section.protocol or dataset.protocol, dataset.protocols, dataset.root)
         nothing = np.zeros(0, dtype=np.intp)
+        if section.validation == "group":
+            _check_groups(protocol, dataset)
+            first = splits(dataset, protocol, seed)[0]
+            return Split("all", np.sort(np.concatenate([first.train, first.validation])), first.test, nothing)
         chosen = Split("all", np.arange(len(dataset)), nothing, nothing)
     else:
         found = splits(dataset, section.protocol, seed)
@@ -35,7 +40,9 @@ def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
                 f"{section.protocol or dataset.protocol!r}; choose 0 to {len(found) - 1}, or all"
             )
         chosen = found[section.split]
-        if section.validation == "protocol":
+        if section.validation == "group":
+            _check_groups(section.protocol or dataset.protocol, dataset)
+        if section.validation in ("protocol", "group"):
             return chosen
     share = VALIDATION_SHARE if section.validation == "protocol" else section.validation
     pool = np.sort(np.concatenate([chosen.train, chosen.validation]))
@@ -45,3 +52,11 @@ def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
     # What the protocol's own validation part lacked no longer holds.
     notes = tuple(note for note in chosen.notes if "validation" not in note)
     return Split(chosen.name, pool[~held], pool[held], chosen.test, notes)
+
+
+def _check_groups(protocol: str, dataset: Dataset) -> None:
+    if protocol not in GROUP_NAMES:
+        raise ConfigError(
+            f"Validation by group leaves a fold or a speaker out, but {dataset.root} is divided by {protocol!r}; "
+            "set data.validation to a share, or name another protocol"
+        )

@@ -32,12 +32,12 @@ class DataSection(_Section):
     split: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         default=0,
         description="Which of the protocol's splits, from 0; `all` tests on nothing and trains on all but a "
-        "validation share.",
+        "validation part.",
     )
-    validation: Literal["protocol"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+    validation: Literal["protocol", "group"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         default="protocol",
-        description="`protocol` for its own validation part, or the share of whole recordings held out of "
-        "all that is not tested on.",
+        description="`protocol` for its own validation part; `group` for a whole fold or speaker, also of "
+        "`all`; or the share of whole recordings held out of all that is not tested on.",
     )
 
 
