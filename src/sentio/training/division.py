@@ -57,6 +57,6 @@ def divide(dataset: Dataset, section: DataSection, seed: int) -> Split:
 def _check_groups(protocol: str, dataset: Dataset) -> None:
     if protocol not in GROUP_NAMES:
         raise ConfigError(
-            f"Validation by group leaves a fold or a speaker out, but {dataset.root} is divided by {protocol!r}; "
-            "set data.validation to a share, or name another protocol"
+            f"Validation by group leaves a fold or a speaker out, but {dataset.root} is divided by "
+            f"{protocol!r}; set data.validation to a share, or name another protocol"
         )
