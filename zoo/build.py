@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,12 @@ class Start:
         recipe: a YAML file.
         sounds: options of `sentio.data.simulate.rendering.render_clips`; where there are ``words`` among
             them, of `sentio.data.simulate.words.render_words`.
+        changes: of the recipe, as for `sentio.training.recipe.read_recipe`.
     """
 
     recipe: Path
     sounds: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,16 @@ STREET = Rendered(
     train={"per_class": 400, "seconds": 2.0, "seed": 1, "rate": 16_000},
     test={"per_class": 100, "seconds": 2.0, "seed": 2, "rate": 16_000},
 )
+EVERYDAY = {"kinds": "all", "per_class": 260, "seconds": 2.0, "seed": 21, "rate": 32_000}
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS = {str(digit): name for digit, name in enumerate(NAMES)}
+ESC10 = Given("SENTIO_ESC10", "ESC-10 with its folds (github.com/karolpiczak/ESC-50)")
+FOLDS = "of each fold by a model trained on the other folds"
+ESC10_TEXTS = {
+    "licence": "CC BY 3.0",
+    "credits": "K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM MM 2015, and the "
+    "authors of its clips at freesound.org",
+}
 ZOO = (
     Entry(
         "street-sounds",
@@ -132,6 +144,42 @@ ZOO = (
         tested_on=_clips(STREET.test),
         licence="Apache-2.0, as Sentio itself: every sound is computed by its simulator, none is recorded",
         credits="The Sentio developers",
+    ),
+    Entry(
+        "esc10-sounds",
+        ROOT / "recipes" / "esc10-sounds.yaml",
+        ESC10,
+        purpose="ten sounds of animals, weather, people and machines, in windows of 2 s",
+        data="ESC-10, folds 1 to 4, after rendered clips of 18 sounds",
+        tested_on=f"the clips {FOLDS}",
+        start=Start(ROOT / "recipes" / "everyday-start.yaml", EVERYDAY),
+        **ESC10_TEXTS,
+    ),
+    Entry(
+        "esc10-micro",
+        ROOT / "recipes" / "esc10-sounds.yaml",
+        ESC10,
+        purpose="the same ten sounds in fewer than 30,000 parameters",
+        data="ESC-10, folds 1 to 4, after rendered clips of 18 sounds",
+        tested_on=f"the clips {FOLDS}",
+        start=Start(ROOT / "recipes" / "everyday-start.yaml", EVERYDAY, {"network__options": {"width": 7}}),
+        **ESC10_TEXTS,
+    ),
+    Entry(
+        "fsdd-digits",
+        ROOT / "recipes" / "fsdd-digits.yaml",
+        Given(
+            "SENTIO_FSDD", "the Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset)"
+        ),
+        purpose="spoken English digits, by people it has not met",
+        data="the Free Spoken Digit Dataset, indices 5 to 49, after digits of synthetic voices",
+        tested_on="the words of each speaker by a model trained on the other five",
+        licence="CC BY-SA 4.0",
+        credits="Z. Jackson et al., Free Spoken Digit Dataset",
+        start=Start(
+            ROOT / "recipes" / "digits-start.yaml",
+            {"words": DIGITS, "per_word": 800, "seed": 31, "rate": 8000},
+        ),
     ),
 )
 
@@ -187,7 +235,8 @@ def _start(entry: Entry, work: Path) -> Path | None:
     clips, made = work / f"{entry.name}-clips", work / f"{entry.name}-start{SUFFIX}"
     _render(clips, entry.start.sounds)
     with Bars() as bars:
-        sentio.train(None, read_recipe(entry.start.recipe), clips, out=made, progress=bars)
+        recipe = read_recipe(entry.start.recipe, **entry.start.changes)
+        sentio.train(None, recipe, clips, out=made, progress=bars)
     return made
 
 

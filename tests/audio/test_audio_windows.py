@@ -173,7 +173,7 @@ def test_the_registry_builds_it_again_from_its_settings() -> None:
 def test_the_builder_takes_every_setting_with_its_default() -> None:
     assert registry.names("frontend") == ["log-mel", "scalogram", "waveform"]
     options = registry.find("frontend", "log-mel").options()
-    assert list(options) == ["preset", "window", "hop", *(entry.name for entry in fields(LogMel))]
+    assert list(options) == ["preset", "window", "hop", "quiet", *(entry.name for entry in fields(LogMel))]
     assert log_mel_windows() == AudioFrontEnd(LogMel(), window=1.0)
     with pytest.raises(ConfigError, match="has no option 'n_mel'"):
         registry.build("frontend", "log-mel", n_mel=3)
@@ -213,3 +213,18 @@ def test_a_front_end_may_have_a_hop_of_its_own() -> None:
     assert own.prepare((sound, RATE), hop=1.0).starts.tolist() == [0.0, 1.0, 1.5]
     with pytest.raises(ConfigError, match=r"hop must be a number of seconds above 0, got 0\.0"):
         log_mel_windows(window=0.5, hop=0.0, rate=RATE)
+
+
+def test_windows_far_below_the_recordings_peak_may_count_as_silent() -> None:
+    sound = np.zeros(4 * RATE, np.float32)
+    sound[:RATE] = 0.5
+    sound[RATE : 2 * RATE] = 0.05  # -20 dB
+    sound[2 * RATE : 3 * RATE] = 0.002  # -48 dB
+    plain = log_mel_windows(window=1.0, rate=RATE).prepare((sound, RATE))
+    assert plain.silent.tolist() == [False, False, False, True]
+    strict = log_mel_windows(window=1.0, rate=RATE, quiet=30.0).prepare((sound, RATE))
+    assert strict.silent.tolist() == [False, False, True, True]
+    softer = log_mel_windows(window=1.0, rate=RATE, quiet=30.0).prepare((0.1 * sound, RATE))
+    assert softer.silent.tolist() == strict.silent.tolist()
+    with pytest.raises(ConfigError, match=r"quiet must be a number of decibels above 0, got -3"):
+        log_mel_windows(window=1.0, rate=RATE, quiet=-3)

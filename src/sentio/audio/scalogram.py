@@ -220,6 +220,7 @@ def scalogram_windows(
     *,
     window: float = 1.0,
     hop: float | None = None,
+    quiet: float | None = None,
     rate: int = Scalogram.rate,
     n_scales: int = Scalogram.n_scales,
     f_min: float = Scalogram.f_min,
@@ -234,12 +235,13 @@ def scalogram_windows(
     """Scalograms of windows of a recording.
 
     Args:
-        window, hop: length and distance of windows in seconds, see `AudioFrontEnd`.
+        window, hop, quiet: length and distance of windows in seconds, and what is silent, see
+            `AudioFrontEnd`.
         rate, ...: the settings of `Scalogram`.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     settings: dict[str, Any] = dict(locals())
-    del settings["window"], settings["hop"]
-    return AudioFrontEnd(Scalogram(**settings), window, hop)
+    del settings["window"], settings["hop"], settings["quiet"]
+    return AudioFrontEnd(Scalogram(**settings), window, hop, quiet)

@@ -67,7 +67,12 @@ class Waveform:
 
 @register("frontend", "waveform")
 def waveform_windows(
-    *, window: float = 4.0, hop: float | None = None, rate: int = Waveform.rate, peak: bool = Waveform.peak
+    *,
+    window: float = 4.0,
+    hop: float | None = None,
+    quiet: float | None = None,
+    rate: int = Waveform.rate,
+    peak: bool = Waveform.peak,
 ) -> AudioFrontEnd:
     """The samples of windows of a recording, each scaled to its peak, for `phinet-1d`.
 
@@ -75,10 +80,11 @@ def waveform_windows(
     of PhiNet 1D (Paissan et al., ICASSP 2022).
 
     Args:
-        window, hop: length and distance of windows in seconds, see `AudioFrontEnd`.
+        window, hop, quiet: length and distance of windows in seconds, and what is silent, see
+            `AudioFrontEnd`.
         rate, peak: the settings of `Waveform`.
 
     Raises:
         ConfigError: a setting is not possible.
     """
-    return AudioFrontEnd(Waveform(rate=rate, peak=peak), window, hop)
+    return AudioFrontEnd(Waveform(rate=rate, peak=peak), window, hop, quiet)

@@ -62,14 +62,17 @@ class AudioFrontEnd:
         window: length of a window in seconds.
         hop: distance of windows in seconds where nothing else is asked for; the window's length if None. A
             shorter one gives training more windows, and answers that are the mean of more of them.
+        quiet: a window whose peak is this many dB below the recording's counts as silent too: between the
+            barks of a dog there is nothing to learn or to say. None for no such rule.
 
     Raises:
-        ConfigError: the window is too short for one frame of features, or the hop is not above 0.
+        ConfigError: the window is too short for one frame of features, or the hop or ``quiet`` is not above 0.
     """
 
     features: Any  # a `Features`
     window: float
     hop: float | None = None
+    quiet: float | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.window, int | float) and math.isfinite(self.window) and self.window > 0):
@@ -80,6 +83,8 @@ class AudioFrontEnd:
             raise ConfigError(f"window of {self.window} s is too short: {error}") from error
         if self.hop is not None:
             _samples(self.hop, self.features.rate)
+        if self.quiet is not None and not (math.isfinite(self.quiet) and self.quiet > 0):
+            raise ConfigError(f"quiet must be a number of decibels above 0, got {self.quiet!r}")
 
     @property
     def name(self) -> str:
@@ -103,7 +108,7 @@ class AudioFrontEnd:
 
     def settings(self) -> dict[str, Any]:
         """Plain values that the builder of this name takes as options, fit for JSON."""
-        values = {"window": self.window, "hop": self.hop, **asdict(self.features)}
+        values = {"window": self.window, "hop": self.hop, "quiet": self.quiet, **asdict(self.features)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
@@ -134,11 +139,13 @@ class AudioFrontEnd:
             samples = np.pad(samples, (before, length - heard - before))
         starts = window_starts(heard, length, step, self.features.hop_length)
         features = np.empty((len(starts), *self.input_shapes[MAIN]), np.float32)
-        silent = np.empty(len(starts), bool)
+        peaks = np.empty(len(starts))
         for index, start in enumerate(starts):
             part = samples[start : start + length]
             features[index, 0] = self.features(part)
-            silent[index] = max(part.max(), -part.min()) < SILENT_PEAK
+            peaks[index] = max(part.max(), -part.min())
+        least = 0.0 if self.quiet is None else float(peaks.max()) * 10 ** (-self.quiet / 20)
+        silent = peaks < max(SILENT_PEAK, least)
         ends = np.minimum(starts + length, heard)
         return Prepared(features, starts / rate, ends / rate, silent, tuple(notes))
 
@@ -208,6 +215,7 @@ def log_mel_windows(
     *,
     window: float = 1.0,
     hop: float | None = None,
+    quiet: float | None = None,
     rate: int = LogMel.rate,
     n_fft: int = LogMel.n_fft,
     win_length: int | None = LogMel.win_length,
@@ -238,15 +246,16 @@ def log_mel_windows(
 
     Args:
         preset: name of options in `sentio.audio.presets.PRESETS`, changed by those given beside it.
-        window, hop: length and distance of windows in seconds, see `AudioFrontEnd`.
+        window, hop, quiet: length and distance of windows in seconds, and what is silent, see
+            `AudioFrontEnd`.
         rate, ...: the settings of `LogMel`.
 
     Raises:
         ConfigError: a setting is not possible.
     """
     settings: dict[str, Any] = dict(locals())
-    del settings["window"], settings["hop"]
-    return AudioFrontEnd(LogMel(**settings), window, hop)
+    del settings["window"], settings["hop"], settings["quiet"]
+    return AudioFrontEnd(LogMel(**settings), window, hop, quiet)
 
 
 def _samples(hop: float, rate: int) -> int:
