@@ -66,7 +66,7 @@ class AudioFrontEnd:
             barks of a dog there is nothing to learn or to say. None for no such rule.
 
     Raises:
-        ConfigError: the window is too short for one frame of features, or the hop or ``quiet`` is not above 0.
+        ConfigError: the window is too short for one frame, or the hop or ``quiet`` is not above 0.
     """
 
     features: Any  # a `Features`

@@ -21,6 +21,10 @@ class DataSection(_Section):
         default=None,
         description="The labelled files, see [data](data.md); may be given when training instead.",
     )
+    extra: str | None = Field(
+        default=None,
+        description="More labelled files of the same classes, only to train on, such as rendered ones.",
+    )
     protocol: str | None = Field(
         default=None, description="How the data is divided: `folds`, `speaker`, `index`, `random`, ..."
     )
@@ -364,7 +368,7 @@ class Recipe(_Section):
 
     def for_card(self) -> dict[str, Any]:
         """Plain values that name no place on this machine: of a path among the options only its end."""
-        values = self.model_dump(mode="json", exclude={"data": {"path"}})
+        values = self.model_dump(mode="json", exclude={"data": {"path", "extra"}})
         technique = values["technique"]
         technique["options"] = _each(
             technique["options"], lambda value: Path(value).name if isinstance(value, str) else value
