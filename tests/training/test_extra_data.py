@@ -45,7 +45,7 @@ def test_extra_data_of_other_classes_or_beside_copies_are_refused(recipe, tones,
     (more / "low").rename(more / "loud")
     values = recipe(epochs=1)
     data = {**values.get("data", {}), "extra": str(more)}
-    with pytest.raises(ConfigError, match="has classes that .* does not have: loud"):
+    with pytest.raises(ConfigError, match=r"has classes that .* does not have: loud"):
         train(None, {**values, "data": data}, tones)
     (more / "loud").rename(more / "low")
     with pytest.raises(ConfigError, match="Extra data has no augmented copies"):

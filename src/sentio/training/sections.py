@@ -369,6 +369,8 @@ class Recipe(_Section):
     def for_card(self) -> dict[str, Any]:
         """Plain values that name no place on this machine: of a path among the options only its end."""
         values = self.model_dump(mode="json", exclude={"data": {"path", "extra"}})
+        if values["augment"]["responses"] is not None:
+            values["augment"]["responses"] = Path(values["augment"]["responses"]).name
         technique = values["technique"]
         technique["options"] = _each(
             technique["options"], lambda value: Path(value).name if isinstance(value, str) else value
