@@ -14,7 +14,7 @@ from sentio.nn.conv import PooledLinear
 from sentio.nn.graph_conv import FreeGraph, GraphBlock, GraphInput
 
 WIDTHS = (8, 16, 16, 32, 32, 64, 64)
-#: Options of PST-BLN as growth found it on AFEW in the paper; `sentio.techniques.progressive_growth` grows others.
+#: Options of PST-BLN as growth found it on AFEW in the paper.
 PST_BLN_AFEW: dict[str, Any] = {"widths": (15, 10, 15, 5, 5, 10)}
 #: Layers that halve the number of frames, counted from 1, as far as a network has them.
 STRIDED = (5, 8)
@@ -23,8 +23,8 @@ STRIDED = (5, 8)
 @register(
     "network",
     "st-bln",
-    paper="N. Heidari, A. Iosifidis, Progressive Spatio-Temporal Bilinear Network with Monte Carlo Dropout for "
-    "Landmark-based Facial Expression Recognition with Uncertainty Estimation, MMSP 2021",
+    paper="N. Heidari, A. Iosifidis, Progressive Spatio-Temporal Bilinear Network with Monte Carlo Dropout "
+    "for Landmark-based Facial Expression Recognition with Uncertainty Estimation, MMSP 2021",
     input_shapes={"main": (2, 150, 312)},
     small={"classes": 4, "edges": 12, "widths": (4, 4, 6)},
     small_shapes={"main": (2, 16, 12)},

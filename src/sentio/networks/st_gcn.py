@@ -19,8 +19,8 @@ Links = Sequence[Sequence[int]]
 
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 STRIDES = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
-#: Options of the variants with a star in Hedegaard et al. (Pattern Recognition 2023): no stride and no padding
-#: in time, so that a stream gives the clip network's own answer for each frame. AGCN* also takes
+#: Options of the variants with a star in Hedegaard et al. (Pattern Recognition 2023): no stride and no
+#: padding in time, so that a stream gives the clip network's own answer for each frame. AGCN* also takes
 #: ``similarity="frame"``.
 STARRED: dict[str, Any] = {"strides": (1,) * len(CHANNELS), "padded": False}
 #: joints of the skeletons that tests build

@@ -277,7 +277,9 @@ class _GraphInputForm(PerFrame):
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         if flow.axis != 2 or flow.ndim not in (None, 4, 5):
-            raise plan.refusal(f"it takes (batch, channel, time, vertex, person), and time is axis {flow.axis}")
+            raise plan.refusal(
+                f"it takes (batch, channel, time, vertex, person), and time is axis {flow.axis}"
+            )
         plan.ndim = plan.ndim or flow.ndim or 5
         super().plan(flow, plan)
         return Flow(**{**vars(flow), "ndim": 4})
