@@ -103,7 +103,7 @@ def test_operations_of_a_clip(name, options, total, macs, features):
     """
     net = on_meta(name, **options)
     layers = dict(net.named_modules())
-    counted = {key: work for key, work in count(net, net.example()).by_module.items()}
+    counted = count(net, net.example()).by_module
     dense = sum(work for key, work in counted.items() if isinstance(layers[key], nn.Conv2d | nn.Linear))
     rest = 0
 

@@ -119,7 +119,7 @@ PRODUCTS, PRODUCTS_STRIDED = 4_331_250, 8_685_000
     [
         ("st-gcn", STARRED, 154_677_760, PRODUCTS),
         ("st-gcn", {}, 221_352_960, PRODUCTS_STRIDED),
-        # Similarities in a quarter of a block's width: (4 · 16 + 3 · 32 + 3 · 64) channels, 3 maps, 2 persons.
+        # Similarities in a quarter of each block's width, together 352 channels; 3 maps, 2 persons.
         ("agcn", {**STARRED, "similarity": "frame"}, 170_973_760, PRODUCTS + 352 * 3 * 2 * 25 * 25),
     ],
 )

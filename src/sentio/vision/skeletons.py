@@ -1,7 +1,7 @@
 """The front end `skeleton`: recordings of moving bodies to poses that do not depend on the camera.
 
 Each pose is told from the middle of the first person's spine, and turned so that in the first frame where
-that person is seen the spine is upright and the shoulders lie along x. So a stream needs one frame before it
+that person is seen the shoulders lie along x and the spine is upright. So a stream needs one frame before it
 can begin: nothing is turned by what comes later.
 """
 
@@ -24,6 +24,8 @@ from sentio.vision.skeleton_layout import JOINTS, NTU_LINKS
 #: joints by number: the ends of the lower spine, and the shoulders
 SPINE = (0, 1)
 SHOULDERS = (8, 4)
+#: metres below which a limb has no direction
+SHORT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,19 +147,25 @@ def normalised(poses: NDArray[np.floating], *, turn: bool = True) -> NDArray[np.
 
 
 def upright(pose: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The rotation that lays a pose's lower spine along z, and then its shoulders along x.
+    """The rotation that lays a pose's shoulders along x and its lower spine, as far as that leaves it, along z.
 
-    The second turn may move the spine a little again, as is usual for NTU RGB+D.
+    So the same pose seen from elsewhere is turned alike. Two shortest turns one after the other, as usual code
+    for NTU RGB+D has them, leave a small roll about x that depends on the camera.
 
     Args:
         pose: ``(joint, 3)``.
 
     Returns:
-        ``(3, 3)``, to be multiplied from the left.
+        ``(3, 3)``, to be multiplied from the left; no turn where shoulders or spine have no length.
     """
-    along_spine = _turn(pose[SPINE[1]] - pose[SPINE[0]], np.array([0.0, 0.0, 1.0]))
-    shoulders = along_spine @ (pose[SHOULDERS[1]] - pose[SHOULDERS[0]])
-    return _turn(shoulders, np.array([1.0, 0.0, 0.0])) @ along_spine
+    across = (pose[SHOULDERS[1]] - pose[SHOULDERS[0]]).astype(np.float64)
+    spine = (pose[SPINE[1]] - pose[SPINE[0]]).astype(np.float64)
+    across /= max(float(np.linalg.norm(across)), SHORT)
+    spine -= (spine @ across) * across
+    if not across.any() or np.linalg.norm(spine) < SHORT:
+        return np.eye(3)
+    spine /= np.linalg.norm(spine)
+    return np.stack([across, np.cross(spine, across), spine])
 
 
 def bones(poses: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -166,20 +174,6 @@ def bones(poses: NDArray[np.float32]) -> NDArray[np.float32]:
     child, parent = (list(side) for side in zip(*NTU_LINKS, strict=True))
     found[..., child, :] = poses[..., child, :] - poses[..., parent, :]
     return found
-
-
-def _turn(vector: NDArray[np.float64], onto: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The shortest rotation of a vector onto a unit vector (Rodrigues); none where it has no length."""
-    length = np.linalg.norm(vector)
-    if length < 1e-6:
-        return np.eye(3)
-    unit = vector / length
-    axis, cosine = np.cross(unit, onto), float(unit @ onto)
-    if cosine < -1 + 1e-9:  # opposite: half a turn about any axis that is square to it
-        side = np.eye(3)[np.abs(onto).argmin()]
-        return 2 * np.outer(side, side) - np.eye(3)
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + cosine)
 
 
 def _skeletons(source: Any) -> Skeletons:
