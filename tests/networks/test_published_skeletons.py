@@ -79,7 +79,9 @@ def test_parameters_of_skeleton_networks(name, total, layers):
     for options in ({}, STARRED):
         net = on_meta(name, **options)
         assert parameters(net) == total
-        assert [parameters(net.stage(stage)) for stage in net.stage_names] == [300, *layers, 15_420]
+        stages = [parameters(net.stage(stage)) for stage in net.stage_names]
+        assert stages == [300 + layers[0], *layers[1:], 15_420]
+        assert parameters(net.stage("layer1").input) == 300
 
 
 def test_parameters_for_other_numbers_of_classes():
@@ -216,7 +218,7 @@ def test_joints_may_be_numbered_otherwise(name):
         for key, tensor in [*net.named_parameters(), *net.named_buffers()]:
             if key.endswith(("mask", "adjacency")):
                 tensor.copy_(tensor[:, order][:, :, order])
-        _reorder(net.stage("input").bn, lambda v: v.view(2, 5, 3)[:, order])
+        _reorder(net.stage("layer1").input.bn, lambda v: v.view(2, 5, 3)[:, order])
         assert torch.allclose(net(x[:, :, :, order]), want, rtol=0, atol=1e-12)
         assert not torch.allclose(net(x), want, rtol=0, atol=1e-3)
 
@@ -226,7 +228,7 @@ def test_persons_may_change_places():
     x = torch.randn(2, 3, 20, 5, 2, dtype=torch.float64)
     with torch.no_grad():
         want = net(x)
-        _reorder(net.stage("input").bn, lambda v: v.view(2, 5, 3).flip(0))
+        _reorder(net.stage("layer1").input.bn, lambda v: v.view(2, 5, 3).flip(0))
         assert torch.allclose(net(x.flip(-1)), want, rtol=0, atol=1e-12)
 
 
@@ -239,7 +241,7 @@ def test_edges_may_be_numbered_otherwise():
         for layer in net.modules():
             if isinstance(layer, FreeGraph):
                 layer.left.copy_(layer.left[:, order][:, :, order])
-        _reorder(net.stage("input").bn, lambda v: v.view(6, 2)[order])
+        _reorder(net.stage("layer1").input.bn, lambda v: v.view(6, 2)[order])
         assert torch.allclose(net(x[..., order]), want, rtol=0, atol=1e-12)
 
 

@@ -74,7 +74,7 @@ def test_strided_features_are_the_clips(name, more, on_stream):
 def test_similarity_over_a_clip_is_refused_by_name():
     net = build("agcn", UNPADDED)
     with pytest.raises(
-        ConfigError, match=r"Layer 'stages\.layer1\.spatial' \(GraphConv\) cannot run on a"
+        ConfigError, match=r"Layer 'stages\.layer1\.block\.spatial' \(GraphConv\) cannot run on a"
     ) as e:
         sentio.stream(net)
     assert "similarity='frame'" in str(e.value)

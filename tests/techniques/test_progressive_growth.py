@@ -67,12 +67,12 @@ def test_a_rejected_training_leaves_no_trace():
     def train(net):
         loss = next(losses)
         with torch.no_grad():
-            net.stage("head").fc.bias.fill_(len(list(net.stages)) * 10 + loss)
+            net.stage("head").fc.bias.fill_(len(net.stage_names) * 10 + loss)
         return loss
 
     found = grow(build, train)
     assert found.widths == (10,)
-    assert found.net.stage("head").fc.bias.tolist() == [30.5] * 3
+    assert found.net.stage("head").fc.bias.tolist() == [20.5] * 3
 
 
 def test_limits_and_fine_tuning():
@@ -107,14 +107,14 @@ def test_leading_parts_are_copied_and_the_rest_is_as_it_was_drawn():
     small, large, untouched = lived(build((4,), 0)), lived(build((6,), 1)), build((6,), 1).double()
     untouched.load_state_dict(large.state_dict())
     inherit(small, large)
-    key = "stages.layer1.0.conv.weight"
+    key = "stages.layer1.block.conv.weight"
     old, new, drawn = (net.state_dict()[key] for net in (small, large, untouched))
     assert torch.equal(new[:4, :4], old)
     assert torch.equal(new[4:], drawn[4:])
     assert torch.equal(new[:, 4:], drawn[:, 4:])
-    key = "stages.layer1.0.bn.running_var"
+    key = "stages.layer1.block.bn.running_var"
     assert torch.equal(large.state_dict()[key][:4], small.state_dict()[key])
-    maps = "stages.layer1.0.spatial.graph.left"
+    maps = "stages.layer1.block.spatial.graph.left"
     assert torch.equal(large.state_dict()[maps], small.state_dict()[maps])
 
 
@@ -124,7 +124,7 @@ def test_a_new_layer_gets_a_new_classifier():
     unfilled = inherit(small, large, skip=("head",))
     assert torch.equal(large.stage("head").fc.weight, before)
     assert {name.split(".")[1] for name in unfilled} == {"layer2", "head"}
-    assert torch.equal(large.stage("layer1")[0].conv.weight, small.stage("layer1")[0].conv.weight)
+    assert torch.equal(large.stage("layer1").block.conv.weight, small.stage("layer1").block.conv.weight)
 
 
 def test_a_narrower_network_is_refused():

@@ -77,7 +77,7 @@ def test_edges_move_turn_and_grow_with_the_face():
     points, edges = clip().astype(float), landmark_edges()
     found = edge_features(points, edges)
     assert found.shape == (2, 12, len(edges))
-    assert np.abs(edge_features(points + [30.0, -12.0], edges) - found).max() < 1e-4
+    assert np.abs(edge_features(points + np.array([30.0, -12.0]), edges) - found).max() < 1e-4
     assert np.abs(edge_features(3 * points, edges) - 3 * found).max() < 1e-3
     turn = np.array([[0.0, -1.0], [1.0, 0.0]])
     turned = edge_features(points @ turn.T, edges)

@@ -1,4 +1,4 @@
-"""Skeleton files and the front end: what is read, what is met with a note, what is refused, what is turned."""
+"""Skeleton files and the front end: what is read, noted, refused and turned."""
 
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -71,7 +72,7 @@ def st_bln(
         raise ConfigError(
             f"Option 'dropout_position' of network 'st-bln' is 'after' or 'before', got {dropout_position!r}"
         )
-    stages: dict[str, nn.Module] = {"input": GraphInput(in_channels, edges)}
+    stages: dict[str, nn.Module] = {}
     before = in_channels
     for number, width in enumerate(widths, start=1):
         block = GraphBlock(
@@ -81,10 +82,13 @@ def st_bln(
             stride=2 if number in STRIDED else 1,
             shortcut=number > 1,
         )
-        drop = nn.Dropout(dropout)
-        stages[f"layer{number}"] = (
-            nn.Sequential(block, drop) if dropout_position == "after" else nn.Sequential(drop, block)
-        )
+        layers = OrderedDict[str, nn.Module](block=block, drop=nn.Dropout(dropout))
+        if dropout_position == "before":
+            layers.move_to_end("block")
+        if number == 1:
+            layers["input"] = GraphInput(in_channels, edges)
+            layers.move_to_end("input", last=False)
+        stages[f"layer{number}"] = nn.Sequential(layers)
         before = width
     head = PooledLinear(before, classes)
     nn.init.normal_(head.fc.weight, std=(2.0 / classes) ** 0.5)

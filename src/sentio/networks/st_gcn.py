@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -162,12 +163,16 @@ def _graph_network(
     for option, values in (("channels", channels), ("strides", strides), ("persons", [persons])):
         if any(value < 1 for value in values):
             raise ConfigError(f"Option {option!r} of network {name!r} must be at least 1, got {values!r}")
-    stages: dict[str, nn.Module] = {"input": GraphInput(in_channels, joints, persons)}
+    stages: dict[str, nn.Module] = {}
     before = in_channels
     for number, (width, stride) in enumerate(zip(channels, strides, strict=True), start=1):
-        stages[f"layer{number}"] = GraphBlock(
+        block = GraphBlock(
             before, width, graph(before, width), stride=stride, padded=padded, shortcut=number > 1
         )
+        stages[f"layer{number}"] = block
+        if number == 1:
+            first = GraphInput(in_channels, joints, persons)
+            stages["layer1"] = nn.Sequential(OrderedDict(input=first, block=block))
         before = width
     head = PooledLinear(before, classes)
     nn.init.normal_(head.fc.weight, std=(2.0 / classes) ** 0.5)

@@ -147,10 +147,10 @@ def normalised(poses: NDArray[np.floating], *, turn: bool = True) -> NDArray[np.
 
 
 def upright(pose: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The rotation that lays a pose's shoulders along x and its lower spine, as far as that leaves it, along z.
+    """The rotation that lays a pose's shoulders along x and its lower spine, as far as it can, along z.
 
-    So the same pose seen from elsewhere is turned alike. Two shortest turns one after the other, as usual code
-    for NTU RGB+D has them, leave a small roll about x that depends on the camera.
+    So the same pose seen from elsewhere is turned alike. Two shortest turns one after the other, as usual
+    code for NTU RGB+D has them, leave a small roll about x that depends on the camera.
 
     Args:
         pose: ``(joint, 3)``.
