@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sentio
+from sentio.core.errors import ConfigError
 from sentio.data.readers import open_data
 from sentio.data.simulate.landmarks import simulate_landmarks
 from sentio.data.simulate.skeletons import simulate_skeletons
@@ -52,6 +53,13 @@ def test_skeletons_from_a_folder_to_answers(skeletons, tmp_path):
     done = subprocess.run([sys.executable, "-c", call, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accuracy"] >= 0.75
+
+
+def test_poses_without_a_recipe_for_them_are_refused(skeletons):
+    with pytest.raises(
+        ConfigError, match=r"holds sequences of poses, .*; name a front end, skeleton or landm"
+    ):
+        train(None, {"name": "poses"}, skeletons)
 
 
 def test_landmarks_from_a_folder_to_answers(tmp_path):
