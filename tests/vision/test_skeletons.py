@@ -204,12 +204,12 @@ def test_sources_that_cannot_be_used(source, message):
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_simulated_figures_are_bodies(action):
-    poses = skeleton_clip(action, frames=40, rng=np.random.default_rng(2))
-    assert poses.shape == (40, 1, 25, 3)
+    poses = skeleton_clip(action, frames=80, rng=np.random.default_rng(2))
+    assert poses.shape == (80, 1, 25, 3)
     height = poses[..., 1].max((1, 2)) - poses[..., 1].min((1, 2))
     assert height.max() < 2.6
     assert np.abs(np.diff(poses, axis=0)).max() < 0.5
-    again = skeleton_clip(action, frames=40, rng=np.random.default_rng(2))
+    again = skeleton_clip(action, frames=80, rng=np.random.default_rng(2))
     assert np.array_equal(poses, again)
 
 

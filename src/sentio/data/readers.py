@@ -112,7 +112,8 @@ def _read_classes(folder: Path, shown: Path, protocol: str | None) -> Dataset:
         media = [file for file in inside if is_media(file.name)]
         # A class of tables alone: landmarks, a row for each frame.
         media = media or [file for file in inside if file.suffix.lower() == ".csv"]
-        others += [file.name for file in inside if file not in media]
+        taken = set(media)
+        others += [file.name for file in inside if file not in taken]
         nested += [f"{sub.name}/{path.name}" for path in deeper]
         if not media:
             empty.append(sub.name)

@@ -83,7 +83,7 @@ def _kick(phase: float, size: float) -> Pose:
 
 
 def _fall(phase: float, size: float) -> Pose:
-    down = min(1.0, 1.6 * (phase % 1.0)) ** 2
+    down = min(1.0, 1.6 * phase) ** 2  # once, and then it lies
     return {
         "tilt": 1.5 * down,
         "left swing": 1.5 * down * size,
@@ -120,7 +120,7 @@ ACTIONS: dict[str, Callable[[float, float], Pose]] = {
     "wave": _wave,
 }
 #: seconds of one repetition
-PERIODS = {"fall": 1.6, "kick": 1.4, "squat": 1.8, "walk": 1.2}
+PERIODS = {"fall": 1.6, "kick": 1.4, "squat": 1.8}
 PERIOD = 1.2
 
 
