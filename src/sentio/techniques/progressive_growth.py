@@ -6,7 +6,6 @@ Landmark-based Facial Expression Recognition with Uncertainty Estimation*, MMSP 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import inf
@@ -118,8 +117,7 @@ def grow(
             note(Trial(widths, loss, keep))
             if not keep:
                 break
-            # What is trained on must not be what is gone back to.
-            current = (copy.deepcopy(net), widths, loss)
+            current = (net, widths, loss)
         assert current is not None
         if former is not None and _gain(former[2], current[2]) < depth_tolerance:
             break
