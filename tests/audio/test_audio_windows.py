@@ -171,7 +171,7 @@ def test_the_registry_builds_it_again_from_its_settings() -> None:
 
 
 def test_the_builder_takes_every_setting_with_its_default() -> None:
-    assert registry.names("frontend") == ["log-mel", "scalogram", "waveform"]
+    assert {"log-mel", "scalogram", "waveform"} <= set(registry.names("frontend"))
     options = registry.find("frontend", "log-mel").options()
     assert list(options) == ["preset", "window", "hop", "quiet", *(entry.name for entry in fields(LogMel))]
     assert log_mel_windows() == AudioFrontEnd(LogMel(), window=1.0)

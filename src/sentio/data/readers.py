@@ -14,6 +14,7 @@ from sentio.data.archive import unpack
 from sentio.data.audioset import is_audioset, read_audioset
 from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, listed, make_dataset, short_name
 from sentio.data.media import ignored_note, is_media, listing
+from sentio.data.ntu import is_ntu, read_ntu
 from sentio.data.speech_commands import is_speech_commands, read_speech_commands
 from sentio.data.table import read_table
 from sentio.data.tau import is_tau, read_tau
@@ -22,6 +23,7 @@ from sentio.data.urbansound8k import is_urbansound8k, read_urbansound8k
 FSDD_NAME = re.compile(r"(\d)_([A-Za-z][A-Za-z0-9-]*)_(\d+)\.wav")
 #: public data sets with a layout of their own, each with what knows it again
 PUBLIC = (
+    (is_ntu, read_ntu),
     (is_urbansound8k, read_urbansound8k),
     (is_tau, read_tau),
     (is_speech_commands, read_speech_commands),
@@ -39,8 +41,8 @@ def open_data(
 
     Args:
         path: a folder per class, a folder with ``meta.csv`` or ``meta/esc50.csv``, such a CSV itself, the
-            Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands, clips
-            with manifests as AudioSet's, or a zip of any of these.
+            Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands, NTU
+            RGB+D's skeletons, clips with manifests as AudioSet's, or a zip of any of these.
         protocol: how the data will be divided, one of the data set's ``protocols``; its default if None.
         labels: keep these classes only; all if None. Of AudioSet's clips, which carry several labels, those
             are kept that carry exactly one of them.
@@ -108,7 +110,10 @@ def _read_classes(folder: Path, shown: Path, protocol: str | None) -> Dataset:
     for sub in folders:
         deeper, inside = listing(sub)
         media = [file for file in inside if is_media(file.name)]
-        others += [file.name for file in inside if not is_media(file.name)]
+        # A class of tables alone: landmarks, a row for each frame.
+        media = media or [file for file in inside if file.suffix.lower() == ".csv"]
+        taken = set(media)
+        others += [file.name for file in inside if file not in taken]
         nested += [f"{sub.name}/{path.name}" for path in deeper]
         if not media:
             empty.append(sub.name)

@@ -27,7 +27,7 @@ FSDD_TEST_INDICES = range(5)
 #: what a group is called under a protocol that leaves one out
 GROUP_NAMES = {"folds": "fold", "esc10": "fold", "urbansound8k": "fold", "speaker": "speaker"}
 #: protocols that follow the parts that the data set's authors published
-PUBLISHED = frozenset({"official", "words", "commands"})
+PUBLISHED = frozenset({"official", "words", "commands", "x-sub", "x-view"})
 #: where an item's details name what it is an augmented copy of, several originals with the separator between
 AUGMENTED_FROM, SEPARATOR = "augmented_from", "|"
 
@@ -208,7 +208,8 @@ def _by_index(dataset: Dataset) -> Split:
 
 def _published(dataset: Dataset, name: str, seed: int) -> Split:
     """The authors' own parts; where they published no validation part, whole groups of the training part."""
-    part = np.array([item.details["part"] for item in dataset.items])
+    # Where a data set has several protocols of this kind, a part for each.
+    part = np.array([item.details.get(name) or item.details["part"] for item in dataset.items])
     test, validation = part == "test", part == "validation"
     if not (part == "train").any():
         raise InputError(

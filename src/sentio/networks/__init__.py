@@ -2,6 +2,7 @@
 
 #: name -> module in this folder
 MEMBERS = {
+    "agcn": "st_gcn",
     "ast": "vit",
     "bc-resnet": "bc_resnet",
     "cnn10": "panns",
@@ -20,6 +21,8 @@ MEMBERS = {
     "resnet50": "resnet",
     "sound-resnet": "sound_resnet",
     "sp4asc": "sp4asc",
+    "st-bln": "st_bln",
+    "st-gcn": "st_gcn",
     "tap-cnn": "tap_cnn",
     "tiny-cnn": "tiny_cnn",
     "vit-large": "vit",

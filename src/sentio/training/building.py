@@ -13,6 +13,9 @@ from sentio.core.multi_exit import MultiExit, add_exits
 from sentio.core.staged import Shape, as_value, create_network, evaluating, reset_classifier
 from sentio.training.sections import ExitSection, NamedSection
 
+#: options of networks that the features decide, and the axis that says how, the batch not counted
+SIZES = {"in_channels": 0, "edges": 2, "joints": 2, "persons": 3}
+
 
 def build_network(section: NamedSection, outputs: int, shapes: Mapping[str, Shape]) -> MultiExit:
     """The network that a recipe names, without exits.
@@ -24,8 +27,9 @@ def build_network(section: NamedSection, outputs: int, shapes: Mapping[str, Shap
     """
     known = registry.find("network", section.name).options()
     given: dict[str, Any] = {"classes": outputs}
-    if shapes and "in_channels" in known:
-        given["in_channels"] = next(iter(shapes.values()))[0]
+    if shapes:
+        sizes = next(iter(shapes.values()))
+        given |= {name: sizes[axis] for name, axis in SIZES.items() if name in known and axis < len(sizes)}
     backbone = create_network(section.name, **{**given, **section.options})
     if shapes:
         backbone.input_shapes = dict(shapes)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sentio.audio.io import blocks, duration
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
 from sentio.data.dataset import Dataset, Item
+from sentio.data.media import POSES
 from sentio.training.sections import ExitSection, NamedSection, Recipe
 
 #: files looked at to learn rate and length
@@ -53,6 +54,11 @@ def _frontend(dataset: Dataset) -> NamedSection:
     facts = [found for place in places if (found := _rate_and_length(dataset.items[place])) is not None]
     if not facts:
         name = dataset.items[places[0]].name
+        if dataset.items[places[0]].source.suffix.lower() in (*POSES, ".csv"):
+            raise ConfigError(
+                f"{dataset.root} holds sequences of poses, such as {name}; name a front end, skeleton or "
+                "landmarks, and a network, st-gcn or st-bln, in a recipe"
+            )
         raise InputError(f"No file of {dataset.root} that was looked at can be read as sound, e.g. {name}")
     rate = int(min(HIGHEST_RATE, np.median([rate for rate, _ in facts])))
     longest = float(np.percentile([seconds for _, seconds in facts], 90))
