@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import ceil, inf
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,9 +147,12 @@ class Conv(Sliding):
             "padding": tuple(self.padding[d] for d in rest),
             "dilation": tuple(m.dilation[d] for d in rest),
         }
-        self.pointwise = dim == 0 and all(
+        depthwise = m.groups == m.in_channels == m.out_channels
+        self.pointwise = depthwise and all(
             m.kernel_size[d] == 1 and m.stride[d] == 1 and pads[d] == (0, 0) for d in rest
         )
+        # PyTorch has fast kernels for a depthwise convolution, and none for few channels to a group.
+        self.by_map = depthwise and not self.pointwise
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
         return self.module(x) if self.per_frame else super().step(x, moment)
@@ -158,7 +162,7 @@ class Conv(Sliding):
 
     def run(self, window: Tensor) -> Tensor:
         m = self.module
-        if window.shape[self.axis] == self.span and self.dim == 0 and self.even:
+        if window.shape[self.axis] == self.span and self.dim == 0 and self.even and not self.by_map:
             return self._one(window)
         if not self.even:
             window, padding = F.pad(window, self.pads), (0,) * self.dims
@@ -171,9 +175,9 @@ class Conv(Sliding):
         m = self.module
         if self.dilation > 1:
             window = window[:, :, :: self.dilation]
-        if self.pointwise and m.groups == m.in_channels == m.out_channels:
-            taps = m.weight.squeeze(1)
-            y = (window * taps).sum(2, keepdim=True)
+        if self.pointwise:
+            maps = window.reshape(*window.shape[:3], -1)
+            y = torch.matmul(m.weight.flatten(2), maps).reshape(*window.shape[:2], 1, *window.shape[3:])
             return y if m.bias is None else y + m.bias.view(-1, *[1] * self.dims)
         taps, weight = window.flatten(1, 2), m.weight.flatten(1, 2)
         if self.dims > 1:
