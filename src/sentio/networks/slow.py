@@ -6,6 +6,7 @@ Weights lie as in the public ones, under other names: convolutions ``(out, in, t
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def _head(head: SlowHead) -> Form:
     "slow",
     paper="C. Feichtenhofer et al., SlowFast Networks for Video Recognition, ICCV 2019",
     input_shapes={"main": (3, 8, 256, 256)},
-    small={"classes": 4, "width": 8},
+    small={"classes": 4, "width": 8, "blocks": [1, 1, 1, 1]},
     small_shapes={"main": (3, 4, 32, 32)},
 )
 def slow(
@@ -79,6 +80,7 @@ def slow(
     frames: int = 8,
     side: int = 256,
     width: int = 64,
+    blocks: Sequence[int] = BLOCKS,
     dropout: float = 0.5,
 ) -> Staged:
     """Slow 8×8 with a ResNet-50: 32,454,096 parameters, 54.5 G MACs for eight frames of 256×256.
@@ -91,6 +93,7 @@ def slow(
         in_channels: channels of the input.
         frames, side: of the clip it is made for, whatever others it takes too.
         width: channels of the stem; 64 in the paper.
+        blocks: bottlenecks of the four residual stages.
         dropout: rate in front of the last layer.
 
     Raises:
@@ -100,6 +103,8 @@ def slow(
     for name, value in sizes.items():
         if value < 1:
             raise ConfigError(f"Option {name!r} of network 'slow' must be at least 1, got {value!r}")
+    if len(blocks) != 4 or min(blocks) < 1:
+        raise ConfigError(f"Option 'blocks' of network 'slow' is four numbers from 1 on, got {list(blocks)}")
     stem = OrderedDict(
         conv=nn.Conv3d(in_channels, width, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
         bn=nn.BatchNorm3d(width),
@@ -108,7 +113,7 @@ def slow(
     )
     stages: dict[str, nn.Module] = {"stem": nn.Sequential(stem)}
     channels = width
-    for number, (depth, temporal) in enumerate(zip(BLOCKS, TEMPORAL, strict=True)):
+    for number, (depth, temporal) in enumerate(zip(blocks, TEMPORAL, strict=True)):
         inner = width * 2**number
         row = []
         for index in range(depth):
