@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,9 +103,8 @@ def _small() -> SimpleNamespace:
     def register(patch: pytest.MonkeyPatch) -> None:
         for kind, build in (("network", build_network), ("exit", build_branch), ("frontend", build_frontend)):
             name = {"network": "small-net", "exit": "small-branch", "frontend": "small-frontend"}[kind]
-            patch.setattr(
-                f"{registry.ROOMS[kind]}.MEMBERS", {**registry._members(kind), name: "made_in_a_test"}
-            )
+            room = registry.ROOMS[kind][0]
+            patch.setattr(f"{room}.MEMBERS", {**import_module(room).MEMBERS, name: "made_in_a_test"})
             registry.register(kind, name)(build)
 
     def multi_exit(seed: int = 0) -> Any:

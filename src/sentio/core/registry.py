@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 from sentio.core.errors import ConfigError, MissingExtraError, UnknownNameError
 
-#: kind of thing -> the room whose ``MEMBERS`` table lists it
+#: kind of thing -> the rooms whose ``MEMBERS`` tables list it
 ROOMS = {
-    "network": "sentio.networks",
-    "exit": "sentio.exits",
-    "task": "sentio.tasks",
-    "frontend": "sentio.audio",
-    "technique": "sentio.techniques",
+    "network": ("sentio.networks",),
+    "exit": ("sentio.exits",),
+    "task": ("sentio.tasks",),
+    "frontend": ("sentio.audio", "sentio.vision"),
+    "technique": ("sentio.techniques",),
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,7 +94,7 @@ def find(kind: str, name: str) -> Entry:
         raise UnknownNameError(kind, name, sorted(members))
     if (kind, name) not in _ENTRIES:
         try:
-            import_module(f"{ROOMS[kind]}.{members[name]}")
+            import_module(members[name])
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] in ("torch", "safetensors"):
                 raise MissingExtraError(f"PyTorch, which {kind} {name!r} needs,", "torch") from error
@@ -116,5 +116,9 @@ def build(kind: str, name: str, *args: Any, **options: Any) -> Any:
 
 
 def _members(kind: str) -> dict[str, str]:
-    members: dict[str, str] = import_module(ROOMS[kind]).MEMBERS
-    return members
+    """Name -> module."""
+    return {
+        name: f"{room}.{module}"
+        for room in ROOMS[kind]
+        for name, module in import_module(room).MEMBERS.items()
+    }

@@ -29,6 +29,7 @@ Scope = Literal["clip", "frame"]
 BLOCKS, BLOCKS_L = (3, 5, 11, 7), (5, 10, 25, 15)
 PAPER = "C. Feichtenhofer, X3D: Expanding Architectures for Efficient Video Recognition, CVPR 2020"
 SMALL: dict[str, Any] = {"classes": 4, "width": 8, "blocks": [1, 2, 1, 1], "hidden": 32}
+SMALL_SHAPES = {"main": (3, 4, 32, 32)}
 
 
 class X3DBlock(nn.Module):
@@ -159,19 +160,42 @@ def _check(sizes: dict[str, int], blocks: Sequence[int]) -> None:
         raise ConfigError(f"Option 'blocks' of X3D is four numbers from 1 on, got {list(blocks)}")
 
 
-def _register(name: str, summary: str, frames: int, side: int, blocks: Sequence[int] = BLOCKS) -> None:
-    register(
-        "network",
-        name,
-        summary=summary,
-        paper=PAPER,
-        input_shapes={"main": (3, frames, side, side)},
-        small=SMALL,
-        small_shapes={"main": (3, 4, 32, 32)},
-    )(partial(x3d, frames=frames, side=side, blocks=blocks))
+register(
+    "network",
+    "x3d-xs",
+    summary="Actions in four frames of video: 3,794,322 parameters, 605 M MACs.",
+    paper=PAPER,
+    input_shapes={"main": (3, 4, 160, 160)},
+    small=SMALL,
+    small_shapes=SMALL_SHAPES,
+)(partial(x3d, frames=4, side=160))
 
+register(
+    "network",
+    "x3d-s",
+    summary="Actions in 13 frames of video: 3,794,322 parameters, 1.96 G MACs.",
+    paper=PAPER,
+    input_shapes={"main": (3, 13, 160, 160)},
+    small=SMALL,
+    small_shapes=SMALL_SHAPES,
+)(partial(x3d, frames=13, side=160))
 
-_register("x3d-xs", "Actions in four frames of video: 3,794,322 parameters, 605 M MACs.", 4, 160)
-_register("x3d-s", "Actions in 13 frames of video: 3,794,322 parameters, 1.96 G MACs.", 13, 160)
-_register("x3d-m", "Actions in 16 frames of video: 3,794,322 parameters, 4.73 G MACs.", 16, 224)
-_register("x3d-l", "Actions in 16 frames of video: 6,153,432 parameters, 18.4 G MACs.", 16, 312, BLOCKS_L)
+register(
+    "network",
+    "x3d-m",
+    summary="Actions in 16 frames of video: 3,794,322 parameters, 4.73 G MACs.",
+    paper=PAPER,
+    input_shapes={"main": (3, 16, 224, 224)},
+    small=SMALL,
+    small_shapes=SMALL_SHAPES,
+)(partial(x3d, frames=16, side=224))
+
+register(
+    "network",
+    "x3d-l",
+    summary="Actions in 16 frames of video: 6,153,432 parameters, 18.4 G MACs.",
+    paper=PAPER,
+    input_shapes={"main": (3, 16, 312, 312)},
+    small=SMALL,
+    small_shapes=SMALL_SHAPES,
+)(partial(x3d, frames=16, side=312, blocks=BLOCKS_L))
