@@ -42,8 +42,8 @@ net = sentio.create_network(
     squeeze="frame",
 )
 optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-for _ in range(40):
-    directions = torch.randint(2, (16,), generator=generator)
+for _ in range(30):
+    directions = torch.randint(2, (12,), generator=generator)
     loss = cross_entropy(net.train()(moving(directions, FRAMES, generator)), directions)
     optimiser.zero_grad()
     loss.backward()

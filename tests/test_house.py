@@ -71,7 +71,9 @@ def test_core_reaches_upwards_by_name_in_two_files_only():
     assert found == {"registry.py", "loading.py"}
 
 
-@pytest.mark.parametrize(("kind", "room"), [(kind, room) for kind, rooms in registry.ROOMS.items() for room in rooms])
+@pytest.mark.parametrize(
+    ("kind", "room"), [(kind, room) for kind, rooms in registry.ROOMS.items() for room in rooms]
+)
 def test_every_registered_name_is_a_row_of_its_room(kind, room):
     """And every row leads to its file: a name missing in MEMBERS could not be asked for."""
     room = import_module(room)

@@ -58,7 +58,7 @@ def frame_work(name, rule="macs", window=None):
 
 
 def last_map(net):
-    """Elements of a frame in front of the last pooling, of which the papers count nothing for height, width."""
+    """Elements of a frame before the last pooling, whose part over height and width the papers leave out."""
     channels, _, height, width = net.boundary_shapes()[net.stage_names[-2]]["main"]
     return channels * height * width
 

@@ -10,11 +10,12 @@ LOSSLESS = frozenset({".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".snd", 
 LOSSY = frozenset({".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"})
 AUDIO = LOSSLESS | LOSSY
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
-MEDIA = AUDIO | IMAGES
+VIDEOS = frozenset({".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg"})
+MEDIA = AUDIO | IMAGES | VIDEOS
 
 
 def is_media(name: str) -> bool:
-    """Whether a file is a sound or an image, by its extension."""
+    """Whether a file is a sound, an image or a video, by its extension."""
     return PurePosixPath(name).suffix.lower() in MEDIA
 
 

@@ -15,8 +15,8 @@ from sentio.nn.patches import FramePatchEmbedding, PatchEmbedding, choose_patch
 class SLViTExit(nn.Module):
     """Patch embedding, learnable positions, encoder layers, dense head.
 
-    ``(batch, C, H, W)``, video ``(batch, C, time, H, W)``, or tokens ``(batch, N, C)``, to ``(batch, outputs)``. No class token: the head reads
-    all tokens, flattened.
+    ``(batch, C, H, W)``, video ``(batch, C, time, H, W)``, or tokens ``(batch, N, C)``, to
+    ``(batch, outputs)``. No class token: the head reads all tokens, flattened.
 
     Args:
         shape: of what it reads, without the batch.

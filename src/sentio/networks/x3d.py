@@ -19,7 +19,7 @@ from sentio.core.staged import Staged
 from sentio.nn.conv import conv_bn_act_3d, round_channels
 from sentio.nn.init import he_init
 from sentio.nn.squeeze_excitation import SqueezeExcitation
-from sentio.nn.streaming import Form, PerFrame, streams
+from sentio.nn.streaming import Form, streams
 from sentio.nn.streaming_joins import Chain, Identity, Sum
 from sentio.nn.streaming_pooling import WindowPool
 

@@ -14,7 +14,8 @@ from sentio.nn.streaming_layers import Squeeze, by_frame
 class SqueezeExcitation(nn.Module):
     """Each channel times a gate between 0 and 1 that is computed from all channels' means.
 
-    ``(batch, C, time, frequency)`` or ``(batch, C, time, height, width)`` to the same: global average, ``Linear(C, hidden)``, ``act``,
+    ``(batch, C, time, frequency)`` or ``(batch, C, time, height, width)`` to the same: global average,
+    ``Linear(C, hidden)``, ``act``,
     ``Linear(hidden, C)``, sigmoid, product. J. Hu et al., *Squeeze-and-Excitation Networks*, CVPR 2018.
 
     Args:

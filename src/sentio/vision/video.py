@@ -76,7 +76,9 @@ class VideoFrontEnd:
 
     def settings(self) -> dict[str, Any]:
         """Plain values that the builder takes as options, fit for JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     def picture(self, pixels: NDArray[np.uint8]) -> Floats:
         """One frame as a network takes it: RGB uint8 ``(height, width, 3)`` to float32 ``(3, side, side)``.
@@ -93,7 +95,9 @@ class VideoFrontEnd:
             )
         assert self.short_side is not None
         cut = _scaled_middle(pixels, self.short_side, self.side)
-        scaled = (cut / np.float32(255) - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        scaled = (cut / np.float32(255) - np.asarray(self.mean, np.float32)) / np.asarray(
+            self.std, np.float32
+        )
         return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
 
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
@@ -163,7 +167,7 @@ def _opened(source: Any) -> Iterator[Frame]:
 
 
 def _scaled_middle(pixels: NDArray[np.uint8], short_side: int, side: int) -> Floats:
-    """The middle ``side``×``side`` of a frame scaled to ``short_side``, float32 ``(side, side, 3)``, 0 to 255.
+    """The middle square of a frame scaled to ``short_side``: float32 ``(side, side, 3)`` from 0 to 255.
 
     Only what is cut out is computed.
     """
