@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import sentio
@@ -20,8 +21,21 @@ SIDE = 160
 
 
 def features(name: str, last: str, **options: Any) -> Callable[[], nn.Module]:
-    """A video network up to and including a stage."""
-    return lambda: sentio.create_network(name, side=SIDE, **options).before(last).eval()
+    """A video network up to and including a stage.
+
+    Its batch norms have seen a clip, since without that rounding grows from block to block.
+    """
+
+    def build() -> nn.Module:
+        net = sentio.create_network(name, side=SIDE, **options).before(last)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            net.train()(torch.randn(4, 3, 4, 64, 64))
+        return net.eval()
+
+    return build
 
 
 def of_the_peer(net: nn.Module) -> Any:
