@@ -104,8 +104,7 @@ def _small() -> SimpleNamespace:
         for kind, build in (("network", build_network), ("exit", build_branch), ("frontend", build_frontend)):
             name = {"network": "small-net", "exit": "small-branch", "frontend": "small-frontend"}[kind]
             room = registry.ROOMS[kind][0]
-            members = import_module(room).MEMBERS
-            patch.setattr(f"{room}.MEMBERS", {**members, name: "made_in_a_test"})
+            patch.setattr(f"{room}.MEMBERS", {**import_module(room).MEMBERS, name: "made_in_a_test"})
             registry.register(kind, name)(build)
 
     def multi_exit(seed: int = 0) -> Any:

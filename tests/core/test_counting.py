@@ -227,3 +227,13 @@ def test_an_error_of_the_module_is_not_swallowed():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UnknownNameError, match="Unknown counting rule 'mac'; did you mean 'macs'"):
         count(nn.Linear(3, 4), torch.randn(1, 3), rule="mac")
+
+
+def test_ptflops_counts_norms_activations_and_what_is_pooled():
+    """Of a 3x3 convolution with bias, batch norm, ReLU, maximum and mean, on 4 maps of 8x8."""
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)
+    )
+    elements = 4 * 64
+    want = elements * 18 + elements + 2 * elements + elements + elements + elements // 4
+    assert count(net, torch.randn(1, 2, 8, 8), rule="ptflops").total == want

@@ -80,7 +80,7 @@ def test_exits_attach_and_anytime_equals_forward(name, kind):
             attached.append(stage)
         except ConfigError as error:
             assert kind != "pooled-linear", f"{stage}: {error}"
-    if not attached:  # a square kernel fits neither tokens nor the maps of a waveform, one column wide
+    if not attached:  # a square kernel fits no tokens, no video and no waveform's maps, one column wide
         shapes = [boundary["main"] for boundary in shared(name).boundary_shapes().values()]
         assert kind == "cnn-ee"
         assert {shape[-1] for shape in shapes if len(shape) == 3} <= {1}

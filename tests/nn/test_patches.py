@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sentio.nn.patches import PatchEmbedding, choose_patch, patchify
+from sentio.nn.patches import FramePatchEmbedding, PatchEmbedding, choose_patch, patchify
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,13 @@ def test_padding_is_zero_and_at_the_end():
     padded[:, :, :5, :7] = x
     assert embedding.tokens == 6
     assert torch.equal(embedding(x), embedding.linear(patchify(padded, (2, 4))))
+
+
+def test_patches_of_a_video_are_those_of_its_frames():
+    torch.manual_seed(0)
+    embedding = FramePatchEmbedding((3, 4, 6, 7), 5, (2, 3))
+    video = torch.randn(2, 3, 4, 6, 7)
+    tokens = embedding(video)
+    assert tokens.shape == (2, embedding.tokens, 5) == (2, 4 * 3 * 3, 5)
+    frame = PatchEmbedding.forward(embedding, video[:, :, 1])
+    torch.testing.assert_close(tokens[:, 9:18], frame)

@@ -33,3 +33,15 @@ def test_without_hidden_units_the_gate_is_a_half():
     x = torch.randn(2, 4, 9, 1)
     assert torch.equal(layer(x), 0.5 * x)
     assert list(layer.parameters()) == []
+
+
+def test_by_the_frame_each_frame_is_a_clip_of_its_own():
+    torch.manual_seed(0)
+    layer = SqueezeExcitation(6, 3, scope="frame")
+    x = torch.randn(2, 6, 4, 5, 7)
+    with torch.no_grad():
+        together = layer(x)
+        layer.scope = "clip"
+        apart = torch.cat([layer(frame) for frame in x.split(1, dim=2)], 2)
+        assert not torch.allclose(layer(x), together)
+    torch.testing.assert_close(together, apart)

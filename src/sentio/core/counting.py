@@ -60,6 +60,9 @@ class Work:
         softmax: elements of a softmax.
         products: elements of an elementwise product.
         norm_channels: channels of a batch norm.
+        norm_elements: elements of a batch norm's output.
+        rectified: elements of a ReLU's output.
+        pool_inputs: elements of a pooling's input, or of what a mean over axes is taken of.
         attention: the operation is attention as such.
     """
 
@@ -69,6 +72,9 @@ class Work:
     softmax: int = 0
     products: int = 0
     norm_channels: int = 0
+    norm_elements: int = 0
+    rectified: int = 0
+    pool_inputs: int = 0
     attention: bool = False
 
 
@@ -80,6 +86,10 @@ def _dcase(work: Work, in_attention: bool) -> int:
     return work.macs + 2 * work.norm_channels
 
 
+def _ptflops(work: Work, in_attention: bool) -> int:
+    return work.macs + work.bias + 2 * work.norm_elements + work.rectified + work.pool_inputs
+
+
 def _tf_2021(work: Work, in_attention: bool) -> int:
     # The profiler saw Keras's attention as einsums, which it did not know, and one softmax.
     if in_attention or work.attention:
@@ -88,7 +98,12 @@ def _tf_2021(work: Work, in_attention: bool) -> int:
 
 
 #: rule name -> weight of an operation, given whether it ran inside an attention module
-RULES: dict[str, Callable[[Work, bool], int]] = {"macs": _macs, "tf-2021": _tf_2021, "dcase": _dcase}
+RULES: dict[str, Callable[[Work, bool], int]] = {
+    "macs": _macs,
+    "tf-2021": _tf_2021,
+    "dcase": _dcase,
+    "ptflops": _ptflops,
+}
 
 
 def count(module: nn.Module, inputs: Any, *, rule: str = "macs") -> Count:
@@ -100,7 +115,9 @@ def count(module: nn.Module, inputs: Any, *, rule: str = "macs") -> Count:
             looked at.
         rule: ``macs``, every multiply-accumulate of convolutions, linear layers, matrix products, attention
             and recurrent gates; ``dcase``, the same plus two per batch-norm channel; ``tf-2021``, floating
-            point operations as TensorFlow's profiler counted Keras models in 2021.
+            point operations as TensorFlow's profiler counted Keras models in 2021; ``ptflops``, as papers
+            on video networks count with the tool of that name, multiply-accumulates plus biases, two per
+            element of a batch norm, one per element of a ReLU and one per element that a pooling is given.
 
     Raises:
         UnknownNameError: no such rule.
@@ -240,7 +257,15 @@ def _pool(output: Any, x: Tensor, kernel: Any, *_: Any) -> Work:
     pooled: Tensor = output[0] if isinstance(output, tuple) else output
     axes = pooled.dim() - 2
     window = prod(kernel) if len(kernel) == axes else kernel[0] ** axes
-    return Work(pooled=pooled.numel() * window)
+    return Work(pooled=pooled.numel() * window, pool_inputs=x.numel())
+
+
+def _average(output: Tensor, x: Tensor, *_: Any) -> Work:
+    return Work(pool_inputs=x.numel())
+
+
+def _relu(output: Tensor, *_: Any) -> Work:
+    return Work(rectified=output.numel())
 
 
 def _softmax(output: Tensor, *_: Any) -> Work:
@@ -252,7 +277,7 @@ def _elementwise_product(output: Tensor, *_: Any) -> Work:
 
 
 def _batch_norm(output: Any, x: Tensor, *_: Any) -> Work:
-    return Work(norm_channels=x.shape[1])
+    return Work(norm_channels=x.shape[1], norm_elements=x.numel())
 
 
 _ATEN = torch.ops.aten
@@ -285,6 +310,10 @@ _OPERATIONS: dict[Any, Callable[..., Work]] = {
     _ATEN.avg_pool1d.default: _pool,
     _ATEN.avg_pool2d.default: _pool,
     _ATEN.avg_pool3d.default: _pool,
+    _ATEN._adaptive_avg_pool2d.default: _average,
+    _ATEN._adaptive_avg_pool3d.default: _average,
+    _ATEN.mean.dim: _average,
+    _ATEN.relu.default: _relu,
     _ATEN.softmax.int: _softmax,
     _ATEN._softmax.default: _softmax,
     _ATEN.mul.Tensor: _elementwise_product,

@@ -10,13 +10,14 @@ LOSSLESS = frozenset({".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".snd", 
 LOSSY = frozenset({".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"})
 AUDIO = LOSSLESS | LOSSY
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+VIDEOS = frozenset({".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg"})
 #: sequences of poses and of landmarks
 POSES = frozenset({".skeleton", ".npz"})
-MEDIA = AUDIO | IMAGES | POSES
+MEDIA = AUDIO | IMAGES | VIDEOS | POSES
 
 
 def is_media(name: str) -> bool:
-    """Whether a file is a sound, an image or a sequence of poses, by its extension."""
+    """Whether a file is a sound, an image, a video or a sequence of poses, by its extension."""
     return PurePosixPath(name).suffix.lower() in MEDIA
 
 

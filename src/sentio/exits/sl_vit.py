@@ -9,14 +9,14 @@ from sentio.core.errors import ConfigError
 from sentio.core.registry import register
 from sentio.exits.head import Shape, check_options, check_size, mlp_head, one_map
 from sentio.nn.attention import EncoderLayer
-from sentio.nn.patches import PatchEmbedding, choose_patch
+from sentio.nn.patches import FramePatchEmbedding, PatchEmbedding, choose_patch
 
 
 class SLViTExit(nn.Module):
     """Patch embedding, learnable positions, encoder layers, dense head.
 
-    ``(batch, C, H, W)``, or tokens ``(batch, N, C)``, to ``(batch, outputs)``. No class token: the head reads
-    all tokens, flattened.
+    ``(batch, C, H, W)``, video ``(batch, C, time, H, W)``, or tokens ``(batch, N, C)``, to
+    ``(batch, outputs)``. No class token: the head reads all tokens, flattened.
 
     Args:
         shape: of what it reads, without the batch.
@@ -71,10 +71,10 @@ def build(
     """One transformer encoder layer over the patches of a feature map, and a dense head.
 
     Tied to one input size, since positions and head belong to a fixed number of patches. A transformer's
-    tokens ``(N, C)`` are taken as the patches.
+    tokens ``(N, C)`` are taken as the patches; of a video's map ``(C, time, H, W)`` each frame has its own.
 
     Args:
-        shapes: one ``(C, H, W)``, or one ``(N, C)``.
+        shapes: one ``(C, H, W)``, ``(C, time, H, W)`` or ``(N, C)``.
         outputs: width of the output.
         patch: side of a square patch, or (height, width); must divide the map. By default close to the root
             of the map's sides (`sentio.nn.patches.choose_patch`), and a map that nothing sensible divides,
@@ -104,6 +104,11 @@ def build(
             )
         (shape,) = shapes
         tokens, embedding = shape[0], nn.Linear(shape[1], dim)
+    elif [len(given) for given in shapes] == [4]:
+        channels, time, height, width = shape = shapes[0]
+        side = _patch_for((channels, height, width), patch)
+        embedding = FramePatchEmbedding((channels, time, height, width), dim, side)
+        tokens = embedding.tokens
     else:
         shape = one_map("sl-vit", shapes)
         embedding = PatchEmbedding(shape, dim, _patch_for(shape, patch))

@@ -19,6 +19,7 @@ MEMBERS = {
     "resnet8": "resnet",
     "resnet20": "resnet",
     "resnet50": "resnet",
+    "slow": "slow",
     "sound-resnet": "sound_resnet",
     "sp4asc": "sp4asc",
     "st-bln": "st_bln",
@@ -28,4 +29,8 @@ MEMBERS = {
     "vit-large": "vit",
     "vit-medium": "vit",
     "vit-small": "vit",
+    "x3d-l": "x3d",
+    "x3d-m": "x3d",
+    "x3d-s": "x3d",
+    "x3d-xs": "x3d",
 }

@@ -49,6 +49,27 @@ def conv_bn_act(
     return nn.Sequential(OrderedDict(layers))
 
 
+def conv_bn_act_3d(
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int, int] = 3,
+    *,
+    stride: int | tuple[int, int, int] = 1,
+    groups: int = 1,
+    act: bool | type[nn.Module] = True,
+) -> nn.Sequential:
+    """`conv_bn_act` for video ``(batch, channel, time, height, width)``; sides of the kernel are odd."""
+    sides = (kernel,) * 3 if isinstance(kernel, int) else kernel
+    padding = tuple(side // 2 for side in sides)
+    conv = nn.Conv3d(
+        in_channels, out_channels, sides, stride=stride, padding=padding, groups=groups, bias=False
+    )
+    layers: list[tuple[str, nn.Module]] = [("conv", conv), ("bn", nn.BatchNorm3d(out_channels))]
+    if act:
+        layers.append(("act", nn.ReLU() if act is True else act()))
+    return nn.Sequential(OrderedDict(layers))
+
+
 class InvertedResidual(nn.Module):
     """Expand 1×1, depthwise 3×3, project 1×1, then the shortcut and a ReLU.
 

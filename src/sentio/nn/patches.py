@@ -76,3 +76,24 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, self.padding) if any(self.padding) else x
         return self.linear(patchify(padded, self.patch))
+
+
+class FramePatchEmbedding(PatchEmbedding):
+    """Patches of every frame: ``(batch, C, time, H, W)`` to ``(batch, time * token, dim)``, frame by frame.
+
+    Args:
+        shape: (C, time, H, W) of the video.
+        dim, patch: as in `PatchEmbedding`.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], dim: int, patch: tuple[int, int]) -> None:
+        channels, self.time, height, width = shape
+        super().__init__((channels, height, width), dim, patch)
+
+    @property
+    def tokens(self) -> int:
+        return self.time * super().tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = super().forward(x.transpose(1, 2).flatten(0, 1))
+        return tokens.unflatten(0, (-1, self.time)).flatten(1, 2)

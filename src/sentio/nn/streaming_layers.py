@@ -126,11 +126,20 @@ class Squeeze(Form):
         return self.clip(x)
 
     def clip(self, x: Tensor) -> Tensor:
-        means = x.flatten(3).mean(3) if x.ndim > 3 else x  # (batch, channel, time)
-        batch, channels, time = means.shape
-        gates = self.gate(means.transpose(1, 2).reshape(batch * time, channels))
-        gates = gates.reshape(batch, time, channels).transpose(1, 2)
-        return x * gates.reshape(batch, channels, time, *[1] * (x.ndim - 3))
+        return by_frame(self.gate, x)
+
+
+def by_frame(gate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Each channel of each frame times its gate: ``(batch, channel, time, ...)`` to the same.
+
+    Args:
+        gate: channels' means ``(batch, channel)`` to their gates.
+    """
+    means = x.mean(dim=tuple(range(3, x.ndim))) if x.ndim > 3 else x  # (batch, channel, time)
+    batch, channels, time = means.shape
+    gates = gate(means.transpose(1, 2).reshape(batch * time, channels))
+    gates = gates.reshape(batch, time, channels).transpose(1, 2)
+    return x * gates.reshape(batch, channels, time, *[1] * (x.ndim - 3))
 
 
 @streams(nn.RNN, nn.GRU, nn.LSTM)

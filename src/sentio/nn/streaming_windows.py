@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import ceil, inf
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -148,9 +149,11 @@ class Conv(Sliding):
             "padding": tuple(self.padding[d] for d in rest),
             "dilation": tuple(m.dilation[d] for d in rest),
         }
-        over_time = all(m.kernel_size[d] == 1 and m.stride[d] == 1 and not any(pads[d]) for d in rest)
-        depthwise = m.groups == m.in_channels == m.out_channels
-        self.folds = dim == 0 and self.even and (m.groups == 1 or (depthwise and over_time))
+        self.pointwise = m.groups == m.in_channels == m.out_channels and all(
+            m.kernel_size[d] == 1 and m.stride[d] == 1 and pads[d] == (0, 0) for d in rest
+        )
+        # PyTorch has fast kernels for other depthwise convolutions, and none for few channels to a group.
+        self.folds = dim == 0 and self.even and (m.groups == 1 or self.pointwise)
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
         return self.module(x) if self.per_frame else super().step(x, moment)
@@ -173,9 +176,9 @@ class Conv(Sliding):
         m = self.module
         if self.dilation > 1:
             window = window[:, :, :: self.dilation]
-        if m.groups > 1:
-            taps = m.weight.squeeze(1)
-            y = (window * taps).sum(2, keepdim=True)
+        if self.pointwise:
+            maps = window.reshape(*window.shape[:3], -1)
+            y = torch.matmul(m.weight.flatten(2), maps).reshape(*window.shape[:2], 1, *window.shape[3:])
             return y if m.bias is None else y + m.bias.view(-1, *[1] * self.dims)
         taps, weight = window.flatten(1, 2), m.weight.flatten(1, 2)
         if self.dims > 1:

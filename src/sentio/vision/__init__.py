@@ -1,4 +1,4 @@
-"""What is seen: files of poses and landmarks to arrays, arrays to windows of features."""
+"""What is seen: videos, poses and landmarks; files to arrays, arrays to windows that a network takes."""
 
 #: front ends by name -> module in this folder
-MEMBERS = {"landmarks": "landmarks", "skeleton": "skeletons"}
+MEMBERS = {"landmarks": "landmarks", "skeleton": "skeletons", "video": "video"}
