@@ -43,8 +43,8 @@ def open_data(
 
     Args:
         path: a folder per class, a folder with ``meta.csv`` or ``meta/esc50.csv``, such a CSV itself, the
-            Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands, Kinetics,
-            NTU RGB+D's skeletons, clips with manifests as AudioSet's, or a zip of any of these.
+            Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands,
+            Kinetics, NTU RGB+D's skeletons, clips with manifests as AudioSet's, or a zip of any of these.
         protocol: how the data will be divided, one of the data set's ``protocols``; its default if None.
         labels: keep these classes only; all if None. Of AudioSet's clips, which carry several labels, those
             are kept that carry exactly one of them.
