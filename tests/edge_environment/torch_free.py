@@ -40,6 +40,7 @@ NEEDS_TORCH = (
     "sentio.techniques.*",
     "sentio.training.averaging",
     "sentio.training.batches",
+    "sentio.training.cross_validation",
     "sentio.training.building",
     "sentio.training.callbacks",
     "sentio.training.loop",
