@@ -28,12 +28,6 @@ class Arrays:
     targets: NDArray[np.int64]
     copies: NDArray[np.float32] | None = None
 
-    def joined(self, other: Arrays) -> Arrays:
-        """Both one after the other; neither has copies."""
-        return Arrays(
-            np.concatenate([self.inputs, other.inputs]), np.concatenate([self.targets, other.targets])
-        )
-
     def in_order(self, batch: int) -> Loader:
         """Every sample once, no copies."""
         return DataLoader(_Samples(self), batch_size=batch, collate_fn=_whole)

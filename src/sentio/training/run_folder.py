@@ -100,18 +100,12 @@ def _prepare(run: Path, recipe: Recipe, identity: str) -> None:
 
 
 def training_identity(
-    recipe: Recipe,
-    dataset: Dataset,
-    start: Any,
-    objectives: Sequence[Objective] = (),
-    extra: Dataset | None = None,
+    recipe: Recipe, dataset: Dataset, start: Any, objectives: Sequence[Objective] = ()
 ) -> str:
     """A fingerprint of all that decides the trained weights; calibration comes after them."""
     digest = hashlib.sha256()
-    settings = recipe.model_dump(
-        mode="json", exclude={"name": True, "calibration": True, "data": {"path", "extra"}}
-    )
-    items = [(item.name, item.label) for part in (dataset, extra) if part for item in part.items]
+    settings = recipe.model_dump(mode="json", exclude={"name": True, "calibration": True, "data": {"path"}})
+    items = [(item.name, item.label) for item in dataset.items]
     digest.update(json.dumps([settings, dataset.protocol, items], sort_keys=True).encode())
     if isinstance(start, Model):
         for name, tensor in sorted(start.network.state_dict().items()):

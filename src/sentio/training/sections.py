@@ -21,10 +21,6 @@ class DataSection(_Section):
         default=None,
         description="The labelled files, see [data](data.md); may be given when training instead.",
     )
-    extra: str | None = Field(
-        default=None,
-        description="More labelled files of the same classes, only to train on, such as rendered ones.",
-    )
     protocol: str | None = Field(
         default=None, description="How the data is divided: `folds`, `speaker`, `index`, `random`, ..."
     )
@@ -368,7 +364,7 @@ class Recipe(_Section):
 
     def for_card(self) -> dict[str, Any]:
         """Plain values that name no place on this machine: of a path among the options only its end."""
-        values = self.model_dump(mode="json", exclude={"data": {"path", "extra"}})
+        values = self.model_dump(mode="json", exclude={"data": {"path"}})
         if values["augment"]["responses"] is not None:
             values["augment"]["responses"] = Path(values["augment"]["responses"]).name
         technique = values["technique"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,6 @@ def train(
         check_out(out)
     check_devices(recipe.devices)
     dataset = _open(recipe, data)
-    extra = _extra(recipe, dataset)
     start = load(network, runtime="torch") if isinstance(network, str | Path) else network
     _check_start(recipe, start)
     recipe = complete(recipe, dataset, start)
@@ -124,10 +122,6 @@ def train(
                 recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
             )
             arrays = _arrays(chosen, copies)
-            if extra is not None:
-                told = None if progress is None else counter(progress, "extra features")
-                more = features(extra, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
-                arrays = arrays.joined(_arrays(more, None))
             if not len(arrays.targets):
                 raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
             for objective in objectives:
@@ -135,7 +129,7 @@ def train(
             return arrays
 
         train_arrays = material(split.train)
-        with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives, extra)) as run:
+        with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives)) as run:
             trained = [
                 net,
                 *(objective for objective in objectives if isinstance(objective, torch.nn.Module)),
@@ -166,26 +160,6 @@ def _open(recipe: Recipe, data: Dataset | str | Path | None) -> Dataset:
     if path is None:
         raise ConfigError(f"Recipe {recipe.name!r} names no data; pass data=, or add data.path")
     return open_data(path, protocol=recipe.data.protocol, labels=recipe.data.labels)
-
-
-def _extra(recipe: Recipe, dataset: Dataset) -> Dataset | None:
-    """What is trained on besides, with the classes numbered as in the data.
-
-    Raises:
-        ConfigError: it has other classes, or the recipe makes copies, which it would have none of.
-    """
-    if recipe.data.extra is None:
-        return None
-    extra = open_data(recipe.data.extra)
-    unknown = [label for label in extra.labels if label not in dataset.labels]
-    if unknown:
-        raise ConfigError(
-            f"Extra data {extra.root} has classes that {dataset.root} does not have: {listed(unknown)}; "
-            "rename them, or leave them out"
-        )
-    if recipe.augment.copies:
-        raise ConfigError("Extra data has no augmented copies; set augment.copies to 0, or leave it out")
-    return replace(extra, labels=dataset.labels)
 
 
 def _check_start(recipe: Recipe, start: Any) -> None:
