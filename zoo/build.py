@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,6 @@ class Entry:
         recipe: a YAML file. If it leaves no test part, it is also trained on each split of its protocol, and
             the test figures are those of all splits together.
         source: of the data.
-        changes: of the recipe, as for `sentio.training.recipe.read_recipe`.
         start: what the training starts from; None for random weights.
         purpose: what it is for, a few words.
         data: what it was trained on, with numbers and seeds.
@@ -102,7 +101,6 @@ class Entry:
     tested_on: str
     licence: str
     credits: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
     start: Start | None = None
 
     @property
@@ -126,13 +124,6 @@ STREET = Rendered(
 )
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS = {str(digit): name for digit, name in enumerate(NAMES)}
-ESC10 = Given("SENTIO_ESC10", "ESC-10 with its folds (github.com/karolpiczak/ESC-50)")
-FOLDS = "of each fold by a model trained on the other folds"
-ESC10_TEXTS = {
-    "licence": "CC BY 3.0",
-    "credits": "K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM MM 2015, and the "
-    "authors of its clips at freesound.org",
-}
 ZOO = (
     Entry(
         "street-sounds",
@@ -143,25 +134,6 @@ ZOO = (
         tested_on=_clips(STREET.test),
         licence="Apache-2.0, as Sentio itself: every sound is computed by its simulator, none is recorded",
         credits="The Sentio developers",
-    ),
-    Entry(
-        "esc10-sounds",
-        ROOT / "recipes" / "esc10-sounds.yaml",
-        ESC10,
-        purpose="ten sounds of animals, weather, people and machines, in windows of 5 s",
-        data="ESC-10, folds 1 to 4",
-        tested_on=f"the clips {FOLDS}",
-        **ESC10_TEXTS,
-    ),
-    Entry(
-        "esc10-micro",
-        ROOT / "recipes" / "esc10-sounds.yaml",
-        ESC10,
-        purpose="the same ten sounds in fewer than 30,000 parameters",
-        data="ESC-10, folds 1 to 4",
-        tested_on=f"the clips {FOLDS}",
-        changes={"network__options__width": 7},
-        **ESC10_TEXTS,
     ),
     Entry(
         "fsdd-digits",
@@ -202,7 +174,7 @@ def make(entry: Entry, work: Path, *, shelf: Path = FOLDER, given: Mapping[str, 
     """
     train, test = _data(entry, work, given or {})
     start = _start(entry, work)
-    recipe = read_recipe(entry.recipe, **entry.changes)
+    recipe = read_recipe(entry.recipe)
     with Bars() as bars:
         cache = work / "features"
         model = sentio.train(

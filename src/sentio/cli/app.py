@@ -139,7 +139,7 @@ def train(
         "sentio evaluate my-model other_sounds --policy fixed:block2 --json",
         "sentio evaluate my-model my_sounds --split 0 --tta 30",
         "sentio evaluate my-model my_sounds --split 0 --report my-model.html",
-        "sentio evaluate scenes TAU-urban-acoustic-scenes-2022-mobile-development --split 0 --by device",
+        "sentio evaluate scenes TAU_FOLDER --split 0 --by device",
     )
 )
 def evaluate(

@@ -6,10 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from sentio.core.errors import ConfigError
 from sentio.core.registry import register
 from sentio.core.staged import Staged
-from sentio.exits.pooled_linear import build as pooled_linear
 from sentio.networks.resnet import BasicBlock
 from sentio.nn.conv import conv_bn_act
 from sentio.nn.init import he_init
@@ -29,26 +27,20 @@ def sound_resnet(
     in_channels: int = 1,
     width: int = 16,
     dropout: float = 0.3,
-    bands: int | None = None,
 ) -> Staged:
     """Windows of sound in 116,690 parameters and 24.8 M MACs: a stem and three residual blocks.
 
     Takes log-mel ``(batch, 1, time, frequency)`` of at least 16×16, gives logits ``(batch, classes)``; its
     own input is two seconds at 50 frames per second, 64 bands. Dense 3×3 convolutions at a quarter of the
-    resolution: few parameters, and quick to train on a CPU, where depthwise ones are not. The network behind
-    the shipped ``esc10-sounds`` and ``esc10-micro``.
+    resolution: few parameters, and quick to train on a CPU, where depthwise ones are not. The network of the
+    shipped ``fsdd-digits``.
 
     Args:
         classes: width of the output.
         in_channels: channels of the input.
         width: channels of the stem; the blocks have 2, 2.75 and 4 times as many.
         dropout: before each linear layer.
-        bands: of the input, at least 16. If they are given, the head averages over time only and still tells
-            high from low, in one linear layer; which unknown voices ask for. If None it takes mean and
-            maximum over time of all bands together, in two layers.
     """
-    if bands is not None and bands < 16:
-        raise ConfigError(f"Network 'sound-resnet' needs at least 16 bands, got {bands}")
     widths = (2 * width, width * 11 // 4, 4 * width)
     stages: dict[str, nn.Module] = {
         "stem": nn.Sequential(
@@ -61,14 +53,10 @@ def sound_resnet(
         layers = [("pool", nn.AvgPool2d(2))] if number == len(widths) else []
         stages[f"block{number}"] = nn.Sequential(OrderedDict([*layers, ("residual", block)]))
         channels = out_channels
-    if bands is None:
-        stages["head"] = MaxMeanHead(channels, classes, dropout=dropout)
-    else:
-        shape = (channels, 1, (bands + 1) // 2 // 2 // 2)
-        stages["head"] = pooled_linear((shape,), classes, over="time", dropout=dropout)
+    stages["head"] = MaxMeanHead(channels, classes, dropout=dropout)
     for stage in stages.values():
         he_init(stage)
-    return Staged(stages, input_shapes={"main": (in_channels, 101, 64 if bands is None else bands)})
+    return Staged(stages, input_shapes={"main": (in_channels, 101, 64)})
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
