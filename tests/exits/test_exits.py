@@ -136,7 +136,7 @@ def test_fixed_size_exits_refuse_another_size_in_one_sentence(kind):
 
 @pytest.mark.parametrize("kind", ["cnn-ee", "sl-vit"])
 def test_map_exits_refuse_other_shapes(kind):
-    for shape in ((7,), (7, 5)) if kind == "cnn-ee" else ((7,), (6, 4, 9, 5)):
+    for shape in ((7,), (7, 5)) if kind == "cnn-ee" else ((7,), (3, 6, 4, 9, 5)):
         with pytest.raises(ConfigError, match=rf"needs a feature map .* got shape {re.escape(str(shape))}"):
             exit_of(kind, shape)
     with pytest.raises(ConfigError, match="reads one tensor, got 2"):
