@@ -1,4 +1,4 @@
-"""Clips per second of every registered audio network against CNN10, in the same run, one thread.
+"""Clips per second of the audio networks for small machines against CNN10, in the same run, one thread.
 
     python benchmarks/sounds.py                                  # all, batches of 1 and 16, some minutes
     python benchmarks/sounds.py --networks cp-mobile bc-resnet   # some of them
@@ -27,7 +27,7 @@ from sentio.core.counting import count
 from sentio.core.staged import Staged, create_network
 
 PEER = "cnn10"
-#: Audio networks and the seconds of sound that their published input holds.
+#: Audio networks that small machines run, and the seconds of sound that their published input holds.
 NETWORKS: dict[str, float] = {
     "bc-resnet": 1.0,
     "cnn10": 1.0,
@@ -38,8 +38,11 @@ NETWORKS: dict[str, float] = {
     "phinet-1d": 4.0,
     "phinet-icassp": 4.0,
     "phinet-teacher": 4.0,
+    "sound-resnet": 2.0,
     "sp4asc": 10.0,
     "tiny-cnn": 1.0,
+    "vit-medium": 1.0,
+    "vit-small": 1.0,
 }
 
 

@@ -58,6 +58,8 @@ def typed(context: typer.Context) -> str:
         value = context.params.get(option.name or "")
         if option.param_type_name == "argument":
             words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
+        elif isinstance(value, list | tuple):  # an option that may be repeated
+            words += [word for one in value for word in (option.opts[0], str(one))]
         elif value is not None and value != option.default:
             words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
     return join(["sentio", context.info_name or "", *words])

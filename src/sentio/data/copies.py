@@ -194,10 +194,10 @@ def _made(place: int, item: Item, frontend: FrontEnd, plan: CopyPlan, copy: int)
 
 
 def _jittered(frontend: AudioFrontEnd, most: float, generator: np.random.Generator) -> AudioFrontEnd:
-    settings = frontend.log_mel
+    settings = frontend.features
     top = (settings.f_max or settings.rate / 2) + generator.uniform(-most, most)
     return replace(
-        frontend, log_mel=replace(settings, f_max=min(max(top, settings.f_min + 1), settings.rate / 2))
+        frontend, features=replace(settings, f_max=min(max(top, settings.f_min + 1), settings.rate / 2))
     )
 
 
