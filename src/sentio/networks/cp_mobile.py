@@ -22,7 +22,7 @@ BLOCKS = (3, 2, 1)
 STRIDES = {2: (2, 2), 4: (1, 2)}
 BASELINE_STRIDES = {3: (2, 1), 4: (1, 2)}
 
-#: Options of the four systems submitted to DCASE 2023 Task 1, named by their parameters once folded.
+#: Options of four sizes like those submitted to DCASE 2023 Task 1, named by their parameters once folded.
 CP_MOBILE_MEMBERS: dict[str, dict[str, float]] = {
     "6k": {"base_channels": 8, "channels_multiplier": 1.9, "expansion": 2.0},
     "12k": {"base_channels": 16, "channels_multiplier": 1.5, "expansion": 1.75},
@@ -69,7 +69,7 @@ def cp_mobile(
     Takes log-mel ``(batch, 1, 64 time, 256 frequency)``, gives logits ``(batch, classes)``; other sizes
     work too. Behind each of the six blocks stands a global response norm. Kernels and strides are the
     authors', transposed from frequency first to time first. The default is that of the authors' release;
-    `CP_MOBILE_MEMBERS` holds the submitted sizes.
+    `CP_MOBILE_MEMBERS` holds smaller sizes.
 
     Args:
         classes: width of the output.
