@@ -150,7 +150,11 @@ def test_a_front_end_that_the_network_does_not_take_is_refused(recipe):
     [
         ("seed", -1, "seed: should be greater than or equal to 0"),
         ("keep", "first", "keep: should be 'best' or 'last', got 'first'"),
-        ("data", {"validation": 1.5}, "data.validation: should be 'protocol' or 'group' or should be less"),
+        (
+            "data",
+            {"validation": 1.5},
+            "data.validation: should be 'protocol' or 'group' or should be less than 1",
+        ),
         ("data", {"split": -1}, "data.split: should be greater than or equal to 0"),
         ("schedule", {"name": "cosin"}, "schedule.name: should be 'plateau', 'cosine', 'cosine-cycle'"),
         ("optimiser", {"lr": float("nan")}, "optimiser.lr: should be a finite number"),
