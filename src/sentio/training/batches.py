@@ -22,11 +22,14 @@ class Arrays:
         inputs: float32, ``(sample, channel, time, frequency)``.
         targets: class numbers, ``(sample,)``.
         copies: augmented copies of the inputs, ``(copy, sample, channel, time, frequency)``; None for none.
+        rows: the recording that each sample is a window of, ``(sample,)``, where an epoch is to take one
+            window of each; None to take every sample.
     """
 
     inputs: NDArray[np.float32]
     targets: NDArray[np.int64]
     copies: NDArray[np.float32] | None = None
+    rows: NDArray[np.int64] | None = None
 
     def in_order(self, batch: int) -> Loader:
         """Every sample once, no copies."""
@@ -35,7 +38,7 @@ class Arrays:
     def shuffled(self, batch: int, *, seed: int, rank: int = 0, devices: int = 1) -> Loader:
         """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`."""
         versions = 1 if self.copies is None else 1 + len(self.copies)
-        order = Shuffled(len(self.targets), seed, rank, devices, versions)
+        order = Shuffled(len(self.targets), seed, rank, devices, versions, self.rows)
         # A last batch of one sample would give batch norm nothing to average over.
         drop_last = len(order) > batch and len(order) % batch == 1
         return DataLoader(
@@ -84,22 +87,44 @@ class Shuffled(Sampler[int]):
             out, others in each epoch.
         versions: of each sample, the original and its copies; one is drawn in each epoch, and ``samples``
             times its number is added.
+        rows: the recording of each sample; with them an epoch has one sample of each recording, drawn anew.
     """
 
-    def __init__(self, samples: int, seed: int, rank: int = 0, devices: int = 1, versions: int = 1) -> None:
+    def __init__(
+        self,
+        samples: int,
+        seed: int,
+        rank: int = 0,
+        devices: int = 1,
+        versions: int = 1,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
         self.samples, self.seed, self.rank, self.devices = samples, seed, rank, devices
         self.versions = versions
         self.epoch = 0
+        self.windows: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]] | None = None
+        if rows is not None:
+            # The samples in the order of their recordings, and where each recording begins, and its length.
+            _, begins, counts = np.unique(np.sort(rows), return_index=True, return_counts=True)
+            self.windows = np.argsort(rows, kind="stable"), begins, counts
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self.samples // self.devices)
+        return max(1, self._drawn // self.devices)
+
+    @property
+    def _drawn(self) -> int:
+        """How many samples an epoch has."""
+        return self.samples if self.windows is None else len(self.windows[1])
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(self.samples)
+        order = generator.permutation(self._drawn)
+        if self.windows is not None:
+            samples, begins, counts = self.windows
+            order = samples[begins[order] + generator.integers(counts[order])]
         if self.versions > 1:
-            order += self.samples * generator.integers(self.versions, size=self.samples)
+            order += self.samples * generator.integers(self.versions, size=len(order))
         return iter(np.resize(order[self.rank :: self.devices], len(self)).tolist())

@@ -6,6 +6,7 @@ from typing import Any
 
 from sentio.core import registry
 from sentio.core.errors import MissingExtraError, SentioError
+from sentio.core.features import FrontEnd
 from sentio.training.copying import augment_problems
 from sentio.training.criterion import problems as loss_problems
 from sentio.training.sections import Recipe
@@ -71,11 +72,22 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
         try:
             frontend = registry.build("frontend", recipe.frontend.name, **recipe.frontend.options)
             shapes = dict(frontend.input_shapes)
+            problems += frontend_problems(recipe, frontend)
         except (SentioError, TypeError, ValueError) as error:
             problems.append(f"frontend: {error}")
     if recipe.network is None or "network" in wrong:
         return problems
     return problems + _built_network(recipe, wrong, shapes)
+
+
+def frontend_problems(recipe: Recipe, frontend: FrontEnd) -> list[str]:
+    """What a recipe asks of a front end that has no such setting."""
+    settings, found = frontend.settings(), []
+    if recipe.standardise is not None and "mean" not in settings:
+        found.append(f"standardise: front end {frontend.name!r} has no mean and std; take standardise out")
+    if recipe.data.train_hop is not None and "hop" not in settings:
+        found.append(f"data.train_hop: front end {frontend.name!r} has no hop; take train_hop out")
+    return found
 
 
 def _built_network(recipe: Recipe, wrong: set[str], shapes: dict[str, tuple[int, ...]]) -> list[str]:

@@ -121,7 +121,7 @@ def standardise(inputs: NDArray[np.float32], frontend: FrontEnd, fitted: FrontEn
     settings = fitted.settings()
     if frontend.settings().get("mean") is not None or settings.get("mean") is None:
         return inputs
-    mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
+    mean, std = np.float32(settings["mean"]), np.float32(settings["std"])  # numbers, or one for each band
     return ((inputs - mean) / std).astype(np.float32)
 
 

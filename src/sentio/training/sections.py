@@ -39,6 +39,15 @@ class DataSection(_Section):
         description="`protocol` for its own validation part; `group` for a whole fold or speaker, also of "
         "`all`; or the share of whole recordings held out of all that is not tested on.",
     )
+    train_hop: float | None = Field(
+        default=None,
+        gt=0,
+        description="Distance of the windows that are trained on, in seconds; by default the front end's.",
+    )
+    draw: Literal["all", "one"] = Field(
+        default="all",
+        description="What an epoch takes of a recording: `all` of its windows, or `one`, drawn anew.",
+    )
 
 
 class NamedSection(_Section):
@@ -319,6 +328,12 @@ class Recipe(_Section):
     data: DataSection = DataSection()
     frontend: NamedSection | None = Field(
         default=None, description="From files to features; by default chosen from the data."
+    )
+    standardise: Literal["all", "band"] | None = Field(
+        default=None,
+        description="Mean and deviation of the training part, which features are scaled by: one for `all` "
+        "values, or one for each frequency `band`. By default `all`, and a model that is fine-tuned keeps "
+        "its own.",
     )
     network: NamedSection | None = Field(
         default=None, description="The network; by default the compact one, with two exits."

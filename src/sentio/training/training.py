@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
 from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
 from sentio.training.calibrating import calibrate
+from sentio.training.checking import frontend_problems
 from sentio.training.copying import standardise, training_copies
 from sentio.training.defaults import complete
 from sentio.training.division import divide
@@ -50,6 +52,7 @@ from sentio.training.run_folder import (
 
 #: a class of fewer training clips is named in a note
 FEW = 5
+SILENT = "Nothing to train on: the features of the training clips do not vary, as of silence"
 
 
 def train(
@@ -100,6 +103,8 @@ def train(
     task: Task = registry.build("task", recipe.task.name, labels=dataset.labels, **recipe.task.options)
     split = divide(dataset, recipe.data, recipe.seed)
     frontend = _frontend(recipe, start)
+    if problems := frontend_problems(recipe, frontend):
+        raise ConfigError(f"Recipe {recipe.name!r} does not fit {start.name!r}: {'; '.join(problems)}")
     # What is random here draws from PyTorch's own generator; the caller's is left as it was.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
@@ -108,20 +113,30 @@ def train(
         objectives = [phase.objective for phase in phases if phase.objective is not None]
         for objective in objectives:
             objective.check(net, Setting(task, frontend, recipe.seed))
-        told = None if progress is None else counter(progress, "features")
-        prepared = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
-        plain = frontend
-        if not isinstance(start, Model):
-            frontend, prepared = _standardised(frontend, prepared, split)
+
+        def windows(frontend: FrontEnd) -> FeatureSet:
+            told = None if progress is None else counter(progress, "features")
+            return features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
+
+        if recipe.standardise is not None:  # also where a model brings the figures of other recordings
+            frontend = _changed(frontend, mean=None, std=None)
+        prepared, plain = windows(frontend), frontend
+        taught = prepared
+        if recipe.data.train_hop is not None:
+            plain = _changed(frontend, hop=recipe.data.train_hop)
+            taught = windows(plain)
+        if recipe.standardise is not None or not isinstance(start, Model):
+            frontend = _standardised(frontend, prepared.select(split.train), recipe.standardise)
+        prepared, taught = (_scaled(part, plain, frontend) for part in (prepared, taught))
         heard, test = _heard(prepared.select(split.validation)), prepared.select(split.test)
 
         def material(*parts: NDArray[np.intp]) -> Arrays:
             """Windows and copies of these parts, told to the objectives too, since they look samples up."""
-            chosen = prepared.select(np.sort(np.concatenate(parts)))
+            chosen = taught.select(np.sort(np.concatenate(parts)))
             copies = training_copies(
                 recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
             )
-            arrays = _arrays(chosen, copies)
+            arrays = _arrays(chosen, copies, one=recipe.data.draw == "one")
             if not len(arrays.targets):
                 raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
             for objective in objectives:
@@ -196,34 +211,54 @@ def _frontend(recipe: Recipe, start: Any) -> FrontEnd:
     return frontend
 
 
-def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tuple[FrontEnd, FeatureSet]:
-    """Mean and standard deviation of the training part, as settings of the front end, applied."""
+def _changed(frontend: FrontEnd, **settings: Any) -> FrontEnd:
+    """The same front end with other settings."""
+    changed: FrontEnd = registry.build("frontend", frontend.name, **{**frontend.settings(), **settings})
+    return changed
+
+
+def _standardised(frontend: FrontEnd, training: FeatureSet, over: str | None) -> FrontEnd:
+    """With the mean and the deviation of the training part, where it has none yet."""
     settings = frontend.settings()
     if "mean" not in settings or settings["mean"] is not None:
-        return frontend, prepared
-    sample = prepared.select(split.train).inputs
+        return frontend
+    sample = training.inputs
     if not len(sample):
         raise InputError("Nothing to train on: no training clip can be read")
-    mean, std = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
-    # Nothing but rounding is left where all clips are silent.
-    if std < 1e-6 * max(1.0, abs(mean)):
-        raise InputError("Nothing to train on: the features of the training clips do not vary, as of silence")
-    fitted = registry.build("frontend", frontend.name, **{**settings, "mean": mean, "std": std})
-    scaled = standardise(prepared.inputs, frontend, fitted)
-    return fitted, FeatureSet(**{**vars(prepared), "inputs": scaled})
+    if over == "band":
+        axes = tuple(range(sample.ndim - 1))
+        mean, std = sample.mean(axes, dtype=np.float64), sample.std(axes, dtype=np.float64)
+        # A band above what the recordings hold, or below it, is the same everywhere: it is only shifted.
+        std[std < 1e-6 * np.maximum(1.0, np.abs(mean))] = 1.0
+        scale = {"mean": mean.tolist(), "std": std.tolist()}
+        if not (sample.std() > 0):
+            raise InputError(SILENT)
+    else:
+        middle, spread = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
+        # Nothing but rounding is left where all clips are silent.
+        if spread < 1e-6 * max(1.0, abs(middle)):
+            raise InputError(SILENT)
+        scale = {"mean": middle, "std": spread}
+    return _changed(frontend, **scale)
 
 
-def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None) -> Arrays:
-    """What is trained on, without windows that are silent in the original."""
+def _scaled(part: FeatureSet, plain: FrontEnd, fitted: FrontEnd) -> FeatureSet:
+    """The features that ``fitted`` would have given."""
+    return replace(part, inputs=standardise(part.inputs, plain, fitted))
+
+
+def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None, *, one: bool) -> Arrays:
+    """What is trained on, without windows that are silent in the original; ``one`` of each recording."""
     heard = _heard(training)
-    return Arrays(heard.inputs, heard.targets, None if copies is None else copies[:, ~training.silent])
+    copies = None if copies is None else copies[:, ~training.silent]
+    return Arrays(heard.inputs, heard.targets, copies, heard.rows if one else None)
 
 
 def _heard(part: FeatureSet) -> FeatureSet:
     """Without silent windows: a model is not asked about them either."""
     keep = ~part.silent
     rows = {name: getattr(part, name)[keep] for name in ("inputs", "targets", "rows", "silent")}
-    return FeatureSet(**{**vars(part), **rows})
+    return replace(part, **rows)
 
 
 def _network(recipe: Recipe, task: Task, frontend: FrontEnd, start: Any) -> MultiExit:
