@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,12 @@ class Start:
         recipe: a YAML file.
         sounds: options of `sentio.data.simulate.rendering.render_clips`; where there are ``words`` among
             them, of `sentio.data.simulate.words.render_words`.
+        changes: of the recipe, as for `sentio.training.recipe.read_recipe`.
     """
 
     recipe: Path
     sounds: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,17 @@ STREET = Rendered(
     train={"per_class": 400, "seconds": 2.0, "seed": 1, "rate": 16_000},
     test={"per_class": 100, "seconds": 2.0, "seed": 2, "rate": 16_000},
 )
+EVERYDAY = {"kinds": "all", "per_class": 260, "seconds": 2.0, "seed": 21, "rate": 32_000}
+ESC10 = {
+    "recipe": ROOT / "recipes" / "esc10-sounds.yaml",
+    "source": Given("SENTIO_ESC10", "ESC-10 with its folds (github.com/karolpiczak/ESC-50)"),
+    "data": "ESC-10, folds 1 to 4, after rendered clips of 18 sounds and of none",
+    "tested_on": "the clips of each fold by a model trained on the other three",
+    "licence": "CC BY 3.0",
+    "credits": "K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM MM 2015, and the "
+    "authors of its clips at freesound.org",
+}
+ESC10_START = ROOT / "recipes" / "esc10-start.yaml"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS = {str(digit): name for digit, name in enumerate(NAMES)}
 ZOO = (
@@ -134,6 +147,18 @@ ZOO = (
         tested_on=_clips(STREET.test),
         licence="Apache-2.0, as Sentio itself: every sound is computed by its simulator, none is recorded",
         credits="The Sentio developers",
+    ),
+    Entry(
+        "esc10-sounds",
+        purpose="ten sounds of animals, weather, people and machines, in windows of 2 s",
+        start=Start(ESC10_START, EVERYDAY),
+        **ESC10,
+    ),
+    Entry(
+        "esc10-micro",
+        purpose="the same ten sounds in fewer than 30,000 parameters",
+        start=Start(ESC10_START, EVERYDAY, {"network__options": {"width": 7, "kernel": 5, "hidden": False}}),
+        **ESC10,
     ),
     Entry(
         "fsdd-digits",
@@ -204,8 +229,9 @@ def _start(entry: Entry, work: Path) -> Path | None:
         return None
     clips, made = work / f"{entry.name}-clips", work / f"{entry.name}-start{SUFFIX}"
     _render(clips, entry.start.sounds)
+    recipe = read_recipe(entry.start.recipe, **entry.start.changes)
     with Bars() as bars:
-        sentio.train(None, read_recipe(entry.start.recipe), clips, out=made, progress=bars)
+        sentio.train(None, recipe, clips, out=made, progress=bars)
     return made
 
 

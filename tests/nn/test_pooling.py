@@ -33,3 +33,12 @@ def test_where_nothing_changes_it_is_twice_the_value():
 def test_parameters():
     head = MaxMeanHead(128, 10, dropout=0.2)
     assert sum(p.numel() for p in head.parameters()) == 17_802
+
+
+def test_without_a_hidden_layer_it_is_linear_in_what_is_pooled():
+    head = MaxMeanHead(3, 4, dropout=0.5, hidden=False).eval()
+    x = torch.randn(2, 3, 6, 5)
+    frames = x.mean(3)
+    want = head.fc2(frames.amax(2) + frames.mean(2))
+    torch.testing.assert_close(head(x), want)
+    assert sum(p.numel() for p in head.parameters()) == 3 * 4 + 4

@@ -14,6 +14,8 @@ from sentio.core.registry import register
 from sentio.core.staged import Staged
 from sentio.nn.conv import PooledLinear, conv_bn_act
 from sentio.nn.init import he_init
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain, Identity, Sum
 
 Block = Callable[[int, int, int], nn.Module]
 
@@ -49,6 +51,13 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(y)) + self.downsample(x))
+
+
+@streams(BasicBlock)
+def _basic_block(block: BasicBlock) -> Form:
+    shortcut = Identity() if isinstance(block.downsample, nn.Identity) else block.downsample
+    main = Chain(block.conv1, block.bn1, block.relu, block.conv2, block.bn2)
+    return Chain(Sum(main, shortcut), block.relu)
 
 
 class Bottleneck(nn.Module):

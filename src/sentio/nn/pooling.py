@@ -10,27 +10,37 @@ from sentio.nn.streaming_pooling import WindowPool
 
 
 class MaxMeanHead(nn.Module):
-    """Mean over frequency, maximum plus mean over time, then two linear layers: to ``(batch, classes)``.
+    """Mean over frequency, maximum plus mean over time, one or two linear layers: to ``(batch, classes)``.
 
     Takes ``(batch, channels, time, frequency)`` of any size. The maximum keeps what is heard once in a clip,
     the mean what is heard throughout. The head of PANNs (Kong et al., 2020), with dropout before each layer.
+
+    Args:
+        channels, classes: of input and output.
+        dropout: before each linear layer.
+        hidden: whether there is a layer before the last.
     """
 
-    def __init__(self, channels: int, classes: int, *, dropout: float) -> None:
+    def __init__(self, channels: int, classes: int, *, dropout: float, hidden: bool = True) -> None:
         super().__init__()
-        self.drop1 = nn.Dropout(dropout)
-        self.fc1 = nn.Linear(channels, channels)
-        self.relu = nn.ReLU()
+        self.hidden = hidden
+        if hidden:
+            self.drop1 = nn.Dropout(dropout)
+            self.fc1 = nn.Linear(channels, channels)
+            self.relu = nn.ReLU()
         self.drop2 = nn.Dropout(dropout)
         self.fc2 = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.mean(dim=3)
         x = x.amax(dim=2) + x.mean(dim=2)
-        return self.fc2(self.drop2(self.relu(self.fc1(self.drop1(x)))))
+        if self.hidden:
+            x = self.relu(self.fc1(self.drop1(x)))
+        return self.fc2(self.drop2(x))
 
 
 @streams(MaxMeanHead)
 def _max_mean_head(head: MaxMeanHead) -> Form:
     pool = WindowPool("max", "mean", others="mean")
-    return Chain(pool, head.drop1, head.fc1, head.relu, head.drop2, head.fc2)
+    before = (head.drop1, head.fc1, head.relu) if head.hidden else ()
+    return Chain(pool, *before, head.drop2, head.fc2)
