@@ -39,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class FileFacts(_Strict):
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=1 << 40)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 

@@ -212,5 +212,6 @@ def _gives(session: Session, name: str, shape: list[int], kind: str) -> None:
     found, given = session.given_shapes[name], session.given_types[name]
     if not fits(found, shape) or given != kind:
         raise session.damaged(
-            f"gives {name!r} of shape {shown(found)} ({given}), where {shown([None, *shape])} ({kind}) is expected"
+            f"gives {name!r} of shape {shown(found)} ({given}), where {shown([None, *shape])} ({kind}) is "
+            "expected"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import NamedTuple
 
 #: message -> {field number: message of that field}, for every way from a model to a tensor (onnx.proto)
 _FIELDS = {
@@ -22,9 +23,6 @@ _FIELDS = {
         22: "sparse tensor",
         23: "sparse tensor",
     },
-    "sparse tensor": {1: "tensor", 2: "tensor"},
-    "function": {7: "node", 11: "attribute"},
-    "training": {1: "graph", 2: "graph"},
     "tensor": {},
     "opset": {},
 }
@@ -35,38 +33,48 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 #: ONNX Runtime's own, which names files of compiled networks
 _CONTEXT = "EPContext"
-#: operators whose result is as large as a value says, not as large as what they are given
-_GROWING = frozenset(
+#: operators that give no more values than the largest of what they take
+_NO_MORE = frozenset(
     {
-        "Bernoulli",
-        "BlackmanWindow",
-        "CenterCropPad",
-        "ConstantOfShape",
-        "Expand",
-        "EyeLike",
-        "HammingWindow",
-        "HannWindow",
-        "MelWeightMatrix",
-        "Multinomial",
-        "OneHot",
-        "Pad",
-        "RandomNormal",
-        "RandomUniform",
-        "Range",
-        "Resize",
-        "Tile",
-        "Upsample",
+        "Cast",
+        "Clip",
+        "DequantizeLinear",
+        "Identity",
+        "Neg",
+        "QuantizeLinear",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
     }
 )
+#: operators that give no more values than the product of what they take
+_AT_MOST_PRODUCT = frozenset({"Add", "Div", "Gather", "MatMul", "Mul", "Sub"})
+#: axes that a tensor may have, so the values of a shape
+_AXES = 64
 #: values that constants alone may come to: a GiB of float32
 MAX_CONSTANT = 1 << 28
 
 
-def refusal(model: bytes | memoryview) -> str | None:
-    """Why a serialised ModelProto is not let in, as the end of a sentence about it; None if it is.
+class Examined(NamedTuple):
+    """What was found.
+
+    Args:
+        refusal: why the model is not let in, as the end of a sentence about it; None if it is.
+        may_fold: whether ONNX Runtime may compute what is constant while it opens the model. Not where a
+            tensor's size comes from other tensors' shapes: how large it is shows only then.
+    """
+
+    refusal: str | None
+    may_fold: bool = True
+
+
+def examine(model: bytes | memoryview) -> Examined:
+    """Look through a serialised ModelProto.
 
     Raises:
-        ValueError: the bytes are not a protobuf message.
+        ValueError: the bytes are no protobuf message, or hold no graph.
     """
     pending = [("model", memoryview(model))]
     graphs: list[memoryview] = []
@@ -74,66 +82,108 @@ def refusal(model: bytes | memoryview) -> str | None:
         message, data = pending.pop()
         for number, value in _fields(data):
             if message == "tensor" and number in (_EXTERNAL_DATA, _DATA_LOCATION) and value != 0:
-                return "keeps tensors in other files, which a Sentio artifact does not do"
+                return Examined("keeps tensors in other files, which a Sentio artifact does not do")
             if isinstance(value, int):
                 continue
             domain = number == (1 if message == "opset" else 7) and message in ("opset", "node")
             if domain and _text(value) not in DOMAINS:
-                return f"has operators of {_text(value)[:80]!r}, which are not of ONNX"
+                return Examined(f"has operators of {_text(value)[:80]!r}, which are not of ONNX")
             if message == "node" and number == 4 and _text(value) == _CONTEXT:
-                return "holds a compiled network of another program, which may name files"
+                return Examined("holds a compiled network of another program, which may name files")
             inner = _FIELDS[message].get(number)
             if inner == "graph" and message == "model":
                 graphs.append(value)
+            elif inner == "sparse tensor":
+                return Examined("holds a sparse tensor, which may be of any size once it is opened")
             elif inner in ("graph", "function", "training"):
-                return f"holds a {inner} inside its graph, so how long it runs cannot be known"
+                return Examined(f"holds a {inner} inside its graph, so how long it runs cannot be known")
             if inner is not None:
                 pending.append((inner, value))
-    if len(graphs) != 1:
-        return f"holds {len(graphs) or 'no'} graphs, where one is expected"
+    if not graphs:
+        raise ValueError("it holds no graph")
+    if len(graphs) > 1:
+        return Examined(f"holds {len(graphs)} graphs, where one is expected")
     return _constants(graphs[0])
 
 
-def _constants(graph: memoryview) -> str | None:
-    """Why what the graph computes from constants alone, and so while it is opened, may be too much."""
-    sizes: dict[str, int] = {}
+def _constants(graph: memoryview) -> Examined:
+    """Whether what the graph computes from constants alone, and so while it is opened, may be too much."""
+    sizes: dict[str, int] = {}  # of constants, and of what is made of shapes, which may be constant too
+    by_shape: set[str] = set()
+    known: set[str] = set()
+    may_fold = True
     for number, value in _fields(graph):
-        if number == 5 and not isinstance(value, int):
-            dims, name = [], ""
-            for field, entry in _fields(value):
-                if field == 1:
-                    dims += [entry] if isinstance(entry, int) else list(_varints(entry))
-                elif field == 8 and not isinstance(entry, int):
-                    name = _text(entry)
-            sizes[name] = prod(dims)
+        if not isinstance(value, int) and number in (5, 11):
+            name, size = _tensor(value) if number == 5 else (_value_name(value), 0)
+            known.add(name)
+            sizes |= {name: size} if number == 5 else {}
     for number, value in _fields(graph):
         if number != 1 or isinstance(value, int):
             continue
-        inputs, outputs, kind, size = [], [], "", 0
-        for field, entry in _fields(value):
-            if isinstance(entry, int):
-                continue
-            if field == 1:
-                inputs.append(_text(entry))
-            elif field == 2:
-                outputs.append(_text(entry))
-            elif field == 4:
-                kind = _text(entry)
-            elif field == 5:
-                size += len(entry)
-        given = [name for name in inputs if name]
-        if kind == "Shape" or kind == "Size":
-            size = 64
-        elif all(name in sizes for name in given):
-            if kind in _GROWING:
-                return f"makes {kind!r} of constants alone, which may be of any size"
-            size = max(size, prod(max(1, sizes[name]) for name in given) if given else size)
-            if size > MAX_CONSTANT:
-                return f"computes up to {size:,} values from constants alone, more than {MAX_CONSTANT:,}"
-        else:
+        kind, inputs, outputs, size = _node(value)
+        if not known.issuperset(inputs):
+            raise ValueError("its nodes do not stand in order")
+        known.update(outputs)
+        shaped = kind in ("Shape", "Size")
+        if not shaped and not all(name in sizes for name in inputs):
             continue
-        sizes.update(dict.fromkeys(outputs, size))
-    return None
+        shaped = shaped or any(name in by_shape for name in inputs)
+        bound = _bound(kind, [sizes.get(name, 0) for name in inputs], size)
+        if bound is None or bound > MAX_CONSTANT:
+            if not shaped:
+                much = "any number of" if bound is None else f"up to {bound:,}"
+                return Examined(f"computes {much} values of constants alone ({kind})")
+            may_fold = False
+        sizes.update(dict.fromkeys(outputs, _AXES if bound is None else bound))
+        by_shape.update(outputs if shaped else ())
+    return Examined(None, may_fold)
+
+
+def _bound(kind: str, sizes: list[int], own: int) -> int | None:
+    """How many values an operator gives for inputs of these sizes at most; None if nothing says."""
+    if kind in ("Shape", "Size"):
+        return _AXES
+    if kind == "Constant":
+        return own
+    if kind in _NO_MORE:
+        return max(sizes, default=0)
+    if kind in _AT_MOST_PRODUCT:
+        return prod(max(1, size) for size in sizes)
+    return sum(sizes) if kind == "Concat" else None
+
+
+def _value_name(data: memoryview) -> str:
+    """The name in a ValueInfoProto."""
+    return next((_text(v) for number, v in _fields(data) if number == 1 and not isinstance(v, int)), "")
+
+
+def _tensor(data: memoryview) -> tuple[str, int]:
+    """A tensor's name, and how many values it says it has."""
+    dims: list[int] = []
+    name = ""
+    for field, entry in _fields(data):
+        if field == 1:
+            dims += [entry] if isinstance(entry, int) else list(_varints(entry))
+        elif field == 8 and not isinstance(entry, int):
+            name = _text(entry)
+    return name, prod(dims)
+
+
+def _node(data: memoryview) -> tuple[str, list[str], list[str], int]:
+    """A node's operator, what it takes and gives, and the bytes of its attributes."""
+    kind, size = "", 0
+    inputs: list[str] = []
+    outputs: list[str] = []
+    for field, entry in _fields(data):
+        if isinstance(entry, int):
+            continue
+        if field == 4:
+            kind = _text(entry)
+        elif field == 5:
+            size += len(entry)
+        elif field in (1, 2) and len(entry):
+            (inputs if field == 1 else outputs).append(_text(entry))
+    return kind, inputs, outputs, size
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -106,7 +106,7 @@ class OnnxRow:
             if key.startswith(EXIT) or key == last:
                 name = f"out_{facts.outputs.index(MAIN) if key == last else 0}"
                 shape = session.given_shapes[name]
-                if len(shape) < 2 or (isinstance(shape[1], int) and shape[1] != wanted):
+                if not fits(shape, [wanted, *shape[2:]]):
                     raise session.damaged(
                         f"gives shape {shown(shape)}, where {wanted} values for each sample are expected"
                     )
@@ -133,7 +133,7 @@ class OnnxRow:
             self._compare(session, facts, found)
             self._gives_numbers(session, "out_0")
             shape = session.given_shapes["out_0"]
-            if len(shape) < 2 or not fits(shape, [e.outputs, *shape[2:]]):
+            if not fits(shape, [e.outputs, *shape[2:]]):
                 raise session.damaged(
                     f"gives shape {shown(shape)}, and exit {e.name!r} has {e.outputs} outputs"
                 )

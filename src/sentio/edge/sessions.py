@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from sentio.core.artifact import ArtifactFiles
 from sentio.core.errors import ArtifactError, ConfigError
-from sentio.edge.graph_check import refusal
+from sentio.edge.graph_check import examine
 
 #: of ONNX Runtime: only what is fatal is logged; everything else reaches the caller as an error
 FATAL = 4
@@ -100,7 +100,7 @@ class Session:
                 f"{', '.join(outputs)} are expected"
             )
         for entry, shape in (*self.shapes.items(), *self.given_shapes.items()):
-            if not shape or isinstance(shape[0], int):
+            if shape and isinstance(shape[0], int):
                 raise self.damaged(f"has {entry!r} of shape {shown(shape)}, so it takes no batch of any size")
 
     def run(self, arrays: Mapping[str, Any]) -> list[Any]:
@@ -136,10 +136,11 @@ class Session:
 
 
 def fits(known: Sequence[Any], shape: Sequence[Any]) -> bool:
-    """Whether a shape with a batch agrees with one without, where both are fixed."""
+    """Whether a shape with a batch agrees with one without, where both are fixed; none at all is unknown."""
     fixed = zip(known[1:], shape, strict=False)
-    return len(known) == len(shape) + 1 and all(
-        a == b for a, b in fixed if isinstance(a, int) and isinstance(b, int)
+    return not known or (
+        len(known) == len(shape) + 1
+        and all(a == b for a, b in fixed if isinstance(a, int) and isinstance(b, int))
     )
 
 
@@ -157,15 +158,19 @@ def _opened(files: ArtifactFiles, name: str, settings: Settings) -> ort.Inferenc
             data = memoryview(files.read(name))
         stack.callback(data.release)
         try:
-            refused = refusal(data)
+            found = examine(data)
         except ValueError as error:
             raise _unusable(files, name, error) from error
-        if refused is not None:
-            raise ArtifactError(f"Artifact {files.path} is refused: {name!r} {refused}")
+        if found.refusal is not None:
+            raise ArtifactError(f"Artifact {files.path} is refused: {name!r} {found.refusal}")
         source = str(place) if place is not None else _bytes(data)
         try:
             session = ort.InferenceSession(
-                source, settings.options(), providers=list(settings.providers or ()), enable_fallback=0
+                source,
+                settings.options(),
+                providers=list(settings.providers or ()),
+                enable_fallback=0,
+                disabled_optimizers=None if found.may_fold else ["ConstantFolding"],
             )
         except Exception as error:  # ONNX Runtime's types have no common base
             raise _unusable(files, name, error) from error
