@@ -231,7 +231,8 @@ def _stream_difference(stream: Any, exported: Model) -> float:
     for turn in range(max(stream.warm_up.values()) + 2 * len(names) + 1):
         x = torch.randn(2, *theirs.shape, generator=generator)
         policy = Fixed(names[-1 - turn % len(names)])
-        one, other = stream.step(x, ours, policy), theirs.step(x.numpy(), box, policy)
+        one = stream.step(x, ours, policy, temperatures=exported.temperatures)
+        other = theirs.step(x.numpy(), box, policy)
         ours, box = one.state, other.state
         if one.exit.tolist() != other.exit.tolist() or one.valid.tolist() != other.valid.tolist():
             return float("inf")
