@@ -1,9 +1,11 @@
 """What `sentio.edge` offers: import without weight, threads, providers, memory maps, and the same `Model`."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -201,6 +203,17 @@ def test_names_are_there_and_others_are_not():
     assert dir(edge) == sorted(edge.__all__)
     with pytest.raises(AttributeError, match=r"'sentio.edge' has no attribute 'nonsense'"):
         _ = edge.nonsense
+
+
+def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "edge.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "edge.md", "exec"), {})
+        assert capsys.readouterr().out.strip()
 
 
 def test_profile_on_the_edge_times_the_exits(by_hand, capfd):

@@ -44,8 +44,8 @@ def load(
             order of preference; the CPU by default, and for what the others cannot do.
         memory_map: of the edge runtime: check files where they lie and let ONNX Runtime read them from
             there, so that the largest graph is not held in memory twice while it is opened.
-        lean: of the edge runtime: leave weights as they are stored. ONNX Runtime else keeps convolutions'
-            weights in a second layout, which is quicker and takes up to three times their memory.
+        lean: of the edge runtime: leave weights as they are stored. ONNX Runtime else lays out those of
+            convolutions once more for the processor, which is quicker and takes their memory again.
         network: for weights of a network that is not in the registry: one of the same structure, cut at
             the same stages and with the same exits.
 
