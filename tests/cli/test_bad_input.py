@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -500,6 +502,80 @@ def _(place):
     packed = Path(shutil.make_archive(str(place.folder / "packed"), "zip", place.box))
     packed.write_bytes(packed.read_bytes()[:5000])
     return place.sentio("predict", packed, place.tones / "low" / "0.wav")
+
+
+@case("A pipe in the place of an artifact")
+def _(place):
+    os.mkfifo(place.folder / "pipe")
+    return place.sentio("predict", place.folder / "pipe", place.tones / "low" / "0.wav")
+
+
+@case("A zip that holds two manifests")
+def _(place):
+    packed = Path(shutil.make_archive(str(place.folder / "packed"), "zip", place.box))
+    with zipfile.ZipFile(packed, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("sentio.json", "{}")
+    return place.sentio("predict", packed, place.tones / "low" / "0.wav")
+
+
+def _with_graph(place, change):
+    """A box whose first stage is another graph, with its checksum."""
+    onnx = pytest.importorskip("onnx")
+    box = place.copied()
+    file = sorted((box / "stages").glob("*.onnx"))[0]
+    model = onnx.load(file)
+    change(onnx, model)
+    data = model.SerializeToString()
+    file.write_bytes(data)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    _edited(box, lambda values: values["files"].update({f"stages/{file.name}": facts}))
+    return place.sentio("predict", box, place.tones / "low" / "0.wav", "--runtime", "edge")
+
+
+@case("A box whose graph loops")
+def _(place):
+    def change(onnx, model):
+        body = onnx.helper.make_graph([], "body", [], [])
+        model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=body))
+
+    return _with_graph(place, change)
+
+
+@case("A box whose graph takes another shape than it is given")
+def _(place):
+    def change(onnx, model):
+        for axis in (2, 3):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 7
+        del model.graph.value_info[:]
+        for output in model.graph.output:
+            output.type.tensor_type.ClearField("shape")
+
+    return _with_graph(place, change)
+
+
+@case("An execution provider that is not there")
+def _(place):
+    clip = place.tones / "low" / "0.wav"
+    return place.sentio("predict", place.box, clip, "--runtime", "edge", "--provider", "cudda")
+
+
+@case("An execution provider for PyTorch")
+def _(place):
+    clip = place.tones / "low" / "0.wav"
+    return place.sentio("predict", place.box, clip, "--runtime", "torch", "--provider", "cpu")
+
+
+@case("A hop for steps that are not asked for")
+def _(place):
+    return place.sentio("export", place.artifact, place.folder / "out", "--hop", 4)
+
+
+@case("In Python: steps of a box that holds none")
+def _(place):
+    from sentio import edge
+
+    return place.python(lambda: edge.load(place.box, threads=1).step(np.zeros((1, 1, 4, 24))))
 
 
 @case("An artifact without graphs on the edge runtime")

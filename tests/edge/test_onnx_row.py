@@ -8,7 +8,7 @@ import pytest
 from sentio.core.errors import ArtifactError
 from sentio.core.loading import load
 from sentio.core.policy import Confidence, Fixed
-from sentio.edge.external_data import has_external_data
+from sentio.edge.graph_check import examine
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -130,7 +130,9 @@ def test_a_graph_for_another_shape_is_named(artifact):
 
 def test_a_graph_with_other_inputs_is_named(artifact):
     put(artifact, "stages/01-exit-e1.onnx", scaling(tensor(), inputs=2))
-    with pytest.raises(ArtifactError, match="does not take and give what it should"):
+    with pytest.raises(
+        ArtifactError, match="takes in_0, in_1 and gives out_0, where in_0 and out_0 are expected"
+    ):
         load(artifact, runtime="edge")
 
 
@@ -145,6 +147,9 @@ def test_a_graph_that_fails_when_it_runs(artifact, small, capfd):
     assert capfd.readouterr().err == ""
 
 
+OUTSIDE = "keeps tensors in other files, which a Sentio artifact does not do"
+
+
 @pytest.mark.parametrize("place", ["initializer", "constant", "subgraph"])
 def test_tensors_in_other_files_are_refused(artifact, tmp_path, monkeypatch, place):
     np.array([2.0], dtype=np.float32).tofile(tmp_path / "secret.bin")
@@ -152,40 +157,52 @@ def test_tensors_in_other_files_are_refused(artifact, tmp_path, monkeypatch, pla
     monkeypatch.chdir(tmp_path)
     for location in ("secret.bin", "../secret.bin", os.fspath(tmp_path / "secret.bin"), "stages/secret.bin"):
         put(artifact, "stages/00-a.onnx", scaling(tensor(location), place=place))
-        with pytest.raises(
-            ArtifactError, match=r"is refused: 'stages/00-a.onnx' keeps tensors in other files"
-        ):
+        with pytest.raises(ArtifactError, match=r"is refused: 'stages/00-a.onnx' (keeps|holds a graph)"):
             load(artifact, runtime="edge")
 
 
-@pytest.mark.parametrize("place", ["initializer", "constant", "subgraph"])
-def test_external_data_is_found_wherever_it_is(place):
-    assert has_external_data(scaling(tensor("x"), place=place))
-    assert not has_external_data(scaling(tensor(), place=place))
+@pytest.mark.parametrize(
+    ("place", "sound", "odd"),
+    [
+        ("initializer", None, OUTSIDE),
+        ("constant", None, OUTSIDE),
+        ("subgraph", "holds a graph inside its graph, so how long it runs cannot be known", None),
+    ],
+)
+def test_external_data_is_found_wherever_it_is(place, sound, odd):
+    assert examine(scaling(tensor(), place=place)).refusal == sound
+    assert examine(scaling(tensor("x"), place=place)).refusal in (sound, odd)
+    assert examine(scaling(tensor("x"), place=place)).refusal is not None
 
 
-def test_external_data_in_sparse_tensors_functions_and_attributes():
+def test_external_data_in_sparse_tensors_and_attributes():
     inside = tensor("x")
     model = helper.make_model(helper.make_graph([], "g", [], []))
-    node = helper.make_node("Custom", [], ["y"], several=[tensor(), inside])
-    model.functions.append(helper.make_function("d", "f", [], ["y"], [node], [helper.make_opsetid("", 18)]))
-    assert has_external_data(model.SerializeToString())
+    model.graph.node.append(helper.make_node("Custom", [], ["y"], several=[tensor(), inside]))
+    assert examine(model.SerializeToString()).refusal == OUTSIDE
     model = helper.make_model(helper.make_graph([], "g", [], []))
     sparse = model.graph.sparse_initializer.add()
     sparse.values.CopyFrom(tensor())
     sparse.indices.CopyFrom(inside)
-    assert has_external_data(model.SerializeToString())
+    assert "holds a sparse tensor" in examine(model.SerializeToString()).refusal
+
+
+def test_functions_and_graphs_for_training_are_refused():
     model = helper.make_model(helper.make_graph([], "g", [], []))
-    model.training_info.add().initialization.initializer.append(inside)
-    assert has_external_data(model.SerializeToString())
+    node = helper.make_node("Custom", [], ["y"], several=[tensor("x")])
+    model.functions.append(helper.make_function("d", "f", [], ["y"], [node], [helper.make_opsetid("", 18)]))
+    assert "holds a function" in examine(model.SerializeToString()).refusal
+    model = helper.make_model(helper.make_graph([], "g", [], []))
+    model.training_info.add().initialization.initializer.append(tensor("x"))
+    assert "holds a training" in examine(model.SerializeToString()).refusal
 
 
 def test_words_that_look_like_external_data_are_not(artifact):
     found = onnx.load_from_string(scaling(tensor()))
     found.doc_string = found.graph.node[0].name = "\x0a\x08location\x12\x05x.bin"
-    assert not has_external_data(found.SerializeToString())
+    assert examine(found.SerializeToString()).refusal is None
     for file in (artifact / "stages").iterdir():
-        assert not has_external_data(file.read_bytes())
+        assert examine(file.read_bytes()).refusal is None
 
 
 def test_exporting_external_data_is_seen_as_onnx_writes_it(tmp_path):
@@ -193,10 +210,10 @@ def test_exporting_external_data_is_seen_as_onnx_writes_it(tmp_path):
     onnx.save(
         found, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, convert_attribute=True
     )
-    assert has_external_data((tmp_path / "m.onnx").read_bytes())
+    assert examine((tmp_path / "m.onnx").read_bytes()).refusal == OUTSIDE
 
 
 @pytest.mark.parametrize("data", [b"\x08", b"\x0a\xff\x01", b"\x0b", b"\x80" * 20])
 def test_bytes_that_are_no_protobuf(data):
     with pytest.raises(ValueError, match="protobuf"):
-        has_external_data(data)
+        examine(data)

@@ -40,6 +40,25 @@ def import_is_quick(box: Path) -> str:
     return f"import sentio: {best * 1000:.0f} ms, best of 5"
 
 
+def edge_starts_quickly(box: Path) -> str:
+    """Figures only: what they are depends on the machine."""
+    timed = (
+        "import time; begun = time.perf_counter(); import sentio.edge; imported = time.perf_counter()\n"
+        f"model = sentio.edge.load({str(box / 'box')!r}, threads=1); loaded = time.perf_counter()\n"
+        f"model.predict({str(next((box / 'clips').iterdir()))!r})\n"
+        "print(imported - begun, loaded - begun, time.perf_counter() - begun)"
+    )
+    runs = [
+        [float(word) for word in subprocess.run(run, check=True, capture_output=True).stdout.split()]
+        for run in [[sys.executable, "-c", timed]] * 5
+    ]
+    imported, loaded, answered = (1000 * min(figures) for figures in zip(*runs, strict=True))
+    return (
+        f"import sentio.edge: {imported:.0f} ms; from the start a model is there after {loaded:.0f} ms and "
+        f"has answered after {answered:.0f} ms, best of 5"
+    )
+
+
 def modules_import(box: Path) -> str:
     free = [name for name in modules() if not needs_torch(name)]
     failed = {name: error for name, error in import_errors(free).items() if error}
@@ -143,15 +162,53 @@ def shipped_models_answer(box: Path) -> str:
     return f"{', '.join(reference)}: {count} answers as in PyTorch, probabilities within {worst:.1e}"
 
 
+def every_exit_agrees_on_features(box: Path) -> str:
+    import numpy as np
+
+    from sentio import edge
+    from sentio.core.confidence import softmax
+
+    files = sorted((box / "features").glob("*.npz"))
+    assert files, "there are no features"
+    worst, close = 0.0, []
+    for file in files:
+        own = box / "networks" / f"{file.stem}.sentio"
+        model = edge.load(own if own.exists() else file.stem, threads=1)
+        given = np.load(file)
+        ours = model.outputs(given["features"])
+        sure = {}
+        for exit, values in ours.items():
+            want = softmax(given[f"output {exit}"])
+            worst = max(worst, float(np.abs(softmax(values) - want).max()))
+            assert worst <= TOLERANCE, f"{file.stem}: exit {exit!r} differs from PyTorch by {worst:.1e}"
+            sure[exit] = want.max(axis=1)
+        found = model.answer(given["features"]).exit_names()
+        for row, (one, other) in enumerate(zip(found, given["exits"].tolist(), strict=True)):
+            if one != other:
+                early = min(one, other, key=model.exit_names.index)
+                limits = model.policy.threshold
+                limit = limits[early] if isinstance(limits, dict) else limits
+                near = abs(float(sure[early][row]) - limit)
+                assert near <= TOLERANCE, f"{file.stem}, sample {row}: exit {one}, in PyTorch {other}"
+                close.append(f"{file.stem} sample {row}")
+        if own.exists():
+            assert len(set(found)) > 1, f"{file.stem}: all samples leave at {found[0]}"
+    names = ", ".join(file.stem for file in files)
+    listed = ", ".join(close) or "none"
+    return f"{names}: every exit within {worst:.1e}; other exit at a threshold: {listed}"
+
+
 CHECKS: tuple[Callable[[Path], str], ...] = (
     nothing_optional_is_installed,
     import_is_quick,
+    edge_starts_quickly,
     modules_import,
     missing_torch_is_named,
     answers_agree,
     command_answers,
     clips_are_rendered,
     shipped_models_answer,
+    every_exit_agrees_on_features,
 )
 
 

@@ -5,6 +5,7 @@
 The exported model is small and untrained; what is tested is that both runtimes say the same. Its threshold is
 put between the confidences of the recordings, so that some leave early and some do not. Of every model that
 ships it writes what PyTorch says about rendered clips, and a copy of their table with labels that it knows.
+Of these models and of one network of each family it writes features and every exit's output.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,51 @@ def main(folder: Path) -> None:
     (folder / "reference.json").write_text(json.dumps(answers, indent=1), encoding="utf-8")
     print(f"{folder}: {len(files)} recordings, exported stages differ by {exported.difference:.1e}")
     (folder / "shelf.json").write_text(json.dumps(shelf_answers(folder), indent=1), encoding="utf-8")
+    for name in shipped():
+        model = sentio.load(name, runtime="torch")
+        inputs = [
+            model.frontend.prepare(file).inputs for file in sorted((folder / "rendered").rglob("*.wav"))
+        ]
+        write_features(folder, name, model, np.concatenate(inputs))
+    names = one_of_each_family()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for name in pool.map(export_family, [folder] * len(names), names):
+            print(f"{name}: exported")
+
+
+def one_of_each_family() -> list[str]:
+    """A network of each file in ``networks``, the first by name."""
+    from sentio.networks import MEMBERS
+
+    return sorted({module: name for name, module in sorted(MEMBERS.items(), reverse=True)}.values())
+
+
+def export_family(folder: Path, name: str) -> str:
+    """Export a network at its small size, with an exit behind its first stage and steps where it streams."""
+    torch.set_num_threads(1)
+    entry = registry.find("network", name)
+    torch.manual_seed(0)
+    backbone = sentio.create_network(name, **entry.small)
+    backbone.input_shapes = dict(entry.small_shapes or entry.input_shapes)
+    first, classes = backbone.stage_names[0], entry.small["classes"]
+    net = sentio.add_exits(backbone, "pooled-linear", at=[first], classes=classes)
+    task = registry.build("task", "classification", [f"label {i}" for i in range(classes)])
+    model = sentio.Model(TorchRow(net), task, name=name)
+    features = backbone.example(12, seed=1).numpy()
+    sure = np.sort(model.answer(features, policy=sentio.Fixed(first)).confidence)
+    model.policy = sentio.Confidence({first: float(sure[5:7].mean())})
+    sentio.export(model, folder / "networks" / f"{name}.sentio")
+    write_features(folder, name, model, features)
+    return name
+
+
+def write_features(folder: Path, name: str, model: sentio.Model, features: np.ndarray) -> None:
+    """Features, every exit's output in PyTorch, and who leaves where under the model's own policy."""
+    place = folder / "features"
+    place.mkdir(exist_ok=True)
+    answers = model.answer(features)
+    outputs = {f"output {exit}": values for exit, values in model.outputs(features).items()}
+    np.savez(place / f"{name}.npz", features=features, exits=np.array(answers.exit_names()), **outputs)
 
 
 def shelf_answers(folder: Path) -> dict[str, dict[str, object]]:

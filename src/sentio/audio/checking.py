@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 #: the smallest floor that float32 still tells from zero after scaling
 SMALLEST_FLOOR = 1e-30
+#: of a count, such as a rate or a length: what comes from a stranger must not fill the memory
+MOST = 1 << 24
+#: of the bands' filters, likewise
+MOST_WEIGHTS = 1 << 27
 
 
 def check_samples(samples: Any) -> NDArray[Any]:
@@ -40,6 +44,8 @@ def log_mel_problem(s: LogMel) -> str | None:
     for name in ("f_min", "f_max", "power", "amin", "offset"):
         if not is_number(getattr(s, name)):
             return f"{name} must be a number, got {getattr(s, name)!r}"
+    if s.n_fft * s.n_mels > MOST_WEIGHTS:
+        return f"n_fft must be at most {MOST_WEIGHTS // s.n_mels} with {s.n_mels} bands, got {s.n_fft}"
     if (s.win_length or s.n_fft) > s.n_fft:
         return f"win_length {s.win_length} is longer than n_fft {s.n_fft}; raise n_fft or shorten the window"
     if s.n_fft < 2:
@@ -87,6 +93,8 @@ def counts_problem(settings: Any, names: tuple[str, ...]) -> str | None:
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             return f"{name} must be a whole number above 0, got {value!r}"
+        if value > MOST:
+            return f"{name} must be at most {MOST}, got {value}"
     return None
 
 

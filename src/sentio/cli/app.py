@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join
@@ -24,6 +24,7 @@ from sentio.cli.options import (
     Json,
     PolicyText,
     Protocol,
+    Provider,
     Runtime,
     SkipBad,
     Threads,
@@ -31,6 +32,7 @@ from sentio.cli.options import (
 )
 from sentio.cli.simulate import app as simulate
 from sentio.core.errors import ConfigError, MissingExtraError, SentioError
+from sentio.core.policy import Deadline
 
 EXIT_CODES = """\b
 Exit codes:
@@ -274,6 +276,7 @@ def predict(
     ] = False,
     runtime: Runtime = None,
     threads: Threads = None,
+    provider: Provider = None,
     as_json: Json = False,
 ) -> None:
     """Answer about recordings, and say from which exit.
@@ -283,10 +286,12 @@ def predict(
     """
     from sentio import load
 
-    model = load(artifact, runtime=options.runtime(runtime), threads=threads)
+    model = load(artifact, runtime=options.runtime(runtime), threads=threads, provider=provider)
     chosen = options.policy(policy)
     labels = None if only is None else [label.strip() for label in only.split(",")]
     _warm_up(model)
+    if isinstance(chosen or model.policy, Deadline):
+        model.time_exits()  # a deadline is about this machine
     failed = 0
     rows: list[dict[str, Any]] = []
     for file in files:
@@ -313,7 +318,11 @@ def predict(
 
 
 @app.command(
-    epilog=examples("sentio profile my-model", "sentio profile dcase2024-baseline --no-measure --json")
+    epilog=examples(
+        "sentio profile my-model",
+        "sentio profile dcase2024-baseline --no-measure --json",
+        "sentio profile box --runtime edge --threads 1",
+    )
 )
 def profile(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="A model, or the name of a network.")],
@@ -322,10 +331,29 @@ def profile(
     ] = "macs",
     measure: Annotated[bool, typer.Option(help="Time every stage too.")] = True,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs.")] = 30,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="PyTorch's threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of the runtime.")] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="torch, or edge to time the exits of a box on this machine."),
+    ] = None,
+    provider: Provider = None,
     as_json: Json = False,
 ) -> None:
-    """Count parameters, MACs, bytes and milliseconds per stage."""
+    """Count parameters, MACs, bytes and milliseconds per stage.
+
+    With --runtime edge, which needs no PyTorch, only the exits are timed; MACs are those that were counted
+    when the box was written.
+    """
+    if options.runtime(runtime) == "edge":
+        from sentio import load
+
+        model = load(network, runtime="edge", threads=threads, provider=provider)
+        costs = model.time_exits(repeats=repeats)
+        if as_json:
+            printing.as_json(asdict(costs))
+        else:
+            print(printing.exit_times(costs))
+        return
     from sentio import create_network, load
     from sentio import profile as run
     from sentio.core.errors import UnknownNameError
@@ -352,6 +380,13 @@ def export(
     half: Annotated[
         bool, typer.Option("--float16", help="Store weights in half the bytes; computed is in float32.")
     ] = False,
+    on_streams: Annotated[
+        bool, typer.Option("--stream", help="Also write the steps for streams, frame by frame.")
+    ] = False,
+    hop: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --stream: frames of a step; the stride by default."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a model as graphs that run without PyTorch.
@@ -361,7 +396,15 @@ def export(
     from sentio import export as run
     from sentio import load
 
-    result = run(load(artifact, runtime="torch"), out, dtype="float16" if half else "float32")
+    model = load(artifact, runtime="torch")
+    steps = None
+    if on_streams:
+        from sentio import stream
+
+        steps = stream(model.network, hop=hop)
+    elif hop is not None:
+        raise ConfigError("--hop is of the steps for streams; give --stream as well")
+    result = run(model, out, dtype="float16" if half else "float32", stream=steps)
     if as_json:
         facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
         printing.as_json({**facts, "difference": result.difference, "rounding": result.rounding})

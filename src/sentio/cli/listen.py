@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sentio.cli import options, printing
-from sentio.cli.options import Artifact, Json, PolicyText, Runtime, Threads
+from sentio.cli.options import Artifact, Json, PolicyText, Provider, Runtime, Threads
 
 
 def listen(
@@ -31,6 +31,7 @@ def listen(
     policy: PolicyText = None,
     runtime: Runtime = None,
     threads: Threads = None,
+    provider: Provider = None,
     as_json: Json = False,
 ) -> None:
     """Listen to a recording, each window by a deadline.
@@ -42,7 +43,7 @@ def listen(
     from sentio.data.simulate.labels import read_labels
     from sentio.serve.listening import hear
 
-    model = load(artifact, runtime=options.runtime(runtime), threads=threads)
+    model = load(artifact, runtime=options.runtime(runtime), threads=threads, provider=provider)
     found = hear(
         model,
         file,

@@ -18,6 +18,12 @@ Runtime = Annotated[
     typer.Option(metavar="NAME", help="torch or edge; by default torch where it is installed."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of the edge runtime.")]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Execution provider of the edge runtime, such as cuda; the CPU by default."
+    ),
+]
 PolicyText = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sentio.core.tables import drawn, short
 
 if TYPE_CHECKING:
+    from sentio.core.policy import ExitCosts
     from sentio.serve.listening import Listening
     from sentio.training.evaluation import Evaluation
 
@@ -64,6 +65,18 @@ def policies(evaluations: Sequence[Evaluation]) -> str:
             f"{found.mean_ms:.2f}",
             *shares,
         )
+    return drawn(table)
+
+
+def exit_times(costs: ExitCosts) -> str:
+    """What it costs to reach each exit here."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("exit", "MACs", "ms"):
+        table.add_column(column, justify="left" if column == "exit" else "right")
+    for name, macs, ms in zip(costs.names, costs.macs, costs.ms or (), strict=True):
+        table.add_row(name, short(macs) if macs else "not known", f"{ms:.2f}")
     return drawn(table)
 
 

@@ -79,16 +79,12 @@ def answer(
         )
     # The next exit is the next that is evaluated: one that is switched off must not count as a way out.
     costs = None if costs is None else costs.only(evaluated)
-    measure = policy.measure or MAX_PROBABILITY
     memory: Memory = {}
     leavers: list[_Leavers] = []
     shape: tuple[int, ...] | None = None
     for step in anytime(row, inputs, evaluates=policy.evaluates):
         output = calibrated_output(row, step, task, temperatures)
-        confidence = (
-            classifier_confidence(output, measure) if task is None else task.confidence(output, measure)
-        )
-        choice = output.argmax(axis=-1) if task is None else task.choice(output)
+        confidence, choice = judged(output, policy, task)
         elapsed = (perf_counter() - start) * 1000.0
         index = evaluated.index(step.exit)
         if not len(output):
@@ -112,6 +108,16 @@ def answer(
             memory = {key: values[~mask] for key, values in memory.items()}
             leavers.append(here if len(leaving) == len(output) else here.only(leaving))
     return _gather(leavers, evaluated)
+
+
+def judged(
+    output: NDArray[Any], policy: Policy, task: Task | None
+) -> tuple[NDArray[np.floating[Any]] | None, NDArray[Any]]:
+    """How sure each output is, by the measure the policy goes by, and what it says; ``(batch,)`` each."""
+    measure = policy.measure or MAX_PROBABILITY
+    if task is None:
+        return classifier_confidence(output, measure), output.argmax(axis=-1)
+    return task.confidence(output, measure), task.choice(output)
 
 
 class _Leavers(NamedTuple):

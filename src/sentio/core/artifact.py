@@ -15,12 +15,16 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import mmap
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from math import isfinite
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any, NoReturn
 
 from sentio.core.errors import ArtifactError, ConfigError
@@ -98,6 +102,8 @@ class ArtifactFiles:
             raise ArtifactError(f"No artifact at {self.path}: there is no such file or folder")
         if foreign:
             raise ArtifactError(f"{self.path} is not a Sentio artifact: it has no {MANIFEST}")
+        if not self._folder and not self.path.is_file():  # reading a pipe or a device may never end
+            raise ArtifactError(f"{self.path} is not a Sentio artifact: it is neither a folder nor a file")
         self._prefix = "" if self._folder else self._find_prefix()
         self.manifest = self._read_manifest()
 
@@ -111,27 +117,78 @@ class ArtifactFiles:
         Raises:
             ArtifactError: they do not, or the file is missing or leads outside.
         """
+        data = self._bytes(name, limit=self._facts(name).bytes)
+        self._check(name, data)
+        return data
+
+    @contextmanager
+    def mapped(self, name: str) -> Iterator[tuple[memoryview, Path | None]]:
+        """One file's bytes where they lie, checked as by `read`, and its path where it is a file of its own.
+
+        What is compressed in a zip is read into memory. The bytes are of use inside the ``with`` only.
+
+        Raises:
+            ArtifactError: as `read`.
+        """
+        with ExitStack() as stack:
+            try:
+                data, place = self._map(name, self._facts(name).bytes, stack)
+            except (KeyError, FileNotFoundError) as error:
+                raise self._missing(name) from error
+            except _ZIP_ERRORS as error:
+                raise self._unreadable(name, error) from error
+            self._check(name, data)
+            yield data, place
+
+    def _facts(self, name: str) -> FileFacts:
         if name not in self.manifest.files:
             raise ArtifactError(f"Artifact {self.path} does not hold {name!r}; export it again")
+        return self.manifest.files[name]
+
+    def _check(self, name: str, data: bytes | memoryview) -> None:
         facts = self.manifest.files[name]
-        data = self._bytes(name, limit=facts.bytes)
         if len(data) != facts.bytes or _sha256(data) != facts.sha256:
             raise ArtifactError(
                 f"Artifact {self.path} is damaged: {name!r} does not match its checksum; "
                 "copy or export it again"
             )
-        return data
+
+    def _map(self, name: str, limit: int, stack: ExitStack) -> tuple[memoryview, Path | None]:
+        place, begin, size = None, 0, 0
+        if self._folder:
+            place = self._place(name, limit)
+            size = place.stat().st_size
+        else:
+            with zipfile.ZipFile(self.path) as archive:
+                facts = archive.getinfo(self._prefix + name)
+                if facts.compress_type == zipfile.ZIP_STORED and not facts.flag_bits & 1:
+                    begin, size = _begin(self.path, facts), min(facts.file_size, limit + 1)
+        if not size:
+            return memoryview(self._bytes(name, limit=limit)), place
+        with (place or self.path).open("rb") as file:
+            start = begin - begin % mmap.ALLOCATIONGRANULARITY
+            whole = mmap.mmap(file.fileno(), begin - start + size, access=mmap.ACCESS_READ, offset=start)
+        stack.callback(_close, whole)
+        data = memoryview(whole)[begin - start :]
+        stack.callback(data.release)
+        return data, place
 
     def _find_prefix(self) -> str:
         """The one folder that may wrap everything in a zip, as when a user packs a folder anew."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 names = archive.namelist()
+                entries = archive.infolist()
         except _ZIP_ERRORS as error:
             raise ArtifactError(
                 f"{self.path} is not a Sentio artifact, or is cut off: it is neither a folder "
                 "nor a readable zip"
             ) from error
+        problem = _entries_problem(entries)
+        if problem is not None:
+            raise ArtifactError(
+                f"Artifact {self.path} is refused: {problem}; trust no artifact that tries this"
+            )
         if MANIFEST in names:
             return ""
         found = {name for name in names if name.count("/") == 1 and name.endswith("/" + MANIFEST)}
@@ -147,13 +204,25 @@ class ArtifactFiles:
         try:
             return self._from_folder(name, limit) if self._folder else self._from_zip(name, limit)
         except (KeyError, FileNotFoundError) as error:
-            raise ArtifactError(
-                f"Artifact {self.path} is incomplete: {name!r} is missing; copy or export it again"
-            ) from error
+            raise self._missing(name) from error
         except _ZIP_ERRORS as error:
-            raise ArtifactError(f"Artifact {self.path} cannot be read at {name!r}: {error}") from error
+            raise self._unreadable(name, error) from error
+
+    def _missing(self, name: str) -> ArtifactError:
+        return ArtifactError(
+            f"Artifact {self.path} is incomplete: {name!r} is missing; copy or export it again"
+        )
+
+    def _unreadable(self, name: str, error: Exception) -> ArtifactError:
+        reason = str(error).split("\n")[0][:200]
+        return ArtifactError(f"Artifact {self.path} cannot be read at {name!r}: {reason}")
 
     def _from_folder(self, name: str, limit: int) -> bytes:
+        with self._place(name, limit).open("rb") as file:
+            return file.read(limit + 1)
+
+    def _place(self, name: str, limit: int) -> Path:
+        """Where a file of a folder lies."""
         root = self.path.resolve()
         file = (root / name).resolve()
         if not file.is_relative_to(root):
@@ -164,7 +233,7 @@ class ArtifactFiles:
             raise FileNotFoundError(name)
         if file.stat().st_size > limit:
             self._too_large(name)
-        return file.read_bytes()
+        return file
 
     def _from_zip(self, name: str, limit: int) -> bytes:
         with zipfile.ZipFile(self.path) as archive:
@@ -184,7 +253,9 @@ class ArtifactFiles:
     def _read_manifest(self) -> Manifest:
         data = self._bytes(MANIFEST, limit=MAX_MANIFEST_BYTES)
         try:
-            values = json.loads(data, parse_constant=_no_constant)
+            values = json.loads(
+                data, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once
+            )
         except (ValueError, RecursionError) as error:
             raise ArtifactError(
                 f"Artifact {self.path} is damaged: its {MANIFEST} is not valid JSON; copy or export it again"
@@ -307,5 +378,58 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def _sha256(data: bytes) -> str:
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, unless it has a key twice: readers would differ on what it says."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _entries_problem(entries: Sequence[zipfile.ZipInfo]) -> str | None:
+    """What no honest packer puts into a zip."""
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.filename
+        if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
+            return f"it holds the path {name[:200]!r}, which leads outside"
+        if S_ISLNK(entry.external_attr >> 16):
+            return f"it holds the link {name[:200]!r}"
+        if name.casefold() in seen:
+            return f"it holds {name[:200]!r} twice"
+        seen.add(name.casefold())
+    return None
+
+
+def _begin(path: Path, facts: zipfile.ZipInfo) -> int:
+    """Where the bytes of an uncompressed member begin.
+
+    Raises:
+        zipfile.BadZipFile: they do not stand where the directory says.
+    """
+    with path.open("rb") as file:
+        file.seek(facts.header_offset)
+        header = file.read(30)
+    if len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile("the member's header is damaged")
+    name, extra = struct.unpack("<HH", header[26:30])
+    begin: int = facts.header_offset + 30 + name + extra
+    if begin + facts.file_size > path.stat().st_size:
+        raise zipfile.BadZipFile("the member goes beyond the end of the file")
+    return begin
+
+
+def _close(whole: mmap.mmap) -> None:
+    with suppress(BufferError):  # an error on its way still refers to the bytes; they are closed with it
+        whole.close()
+
+
+def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()

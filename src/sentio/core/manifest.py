@@ -7,16 +7,19 @@ the format's version, and that stages, exits, graphs, costs and files fit each o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sentio.core.anytime import FINAL, MAIN
 from sentio.core.errors import ArtifactError
+from sentio.core.stepping import QUEUE, STEPS, own_key
 
-#: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16
-SCHEMA = 2
+#: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16;
+#: 3: steps of streams
+SCHEMA = 3
 MANIFEST = "sentio.json"
 #: keys of the graphs
 STAGE, EXIT = "stage:", "exit:"
@@ -24,7 +27,10 @@ STAGE, EXIT = "stage:", "exit:"
 #: ``/`` between parts; a part is letters, digits, ``_`` and ``-`` with single dots inside
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*(/[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*)*")
 
-Name = Annotated[str, Field(min_length=1)]
+#: values that a state may have: a quarter of a GiB for each stream
+MAX_STATE = 1 << 26
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -33,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class FileFacts(_Strict):
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=1 << 40)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -70,6 +76,57 @@ class GraphFacts(_Strict):
     outputs: list[str] = Field(min_length=1)
 
 
+class StateFacts(_Strict):
+    """A tensor of a stream's state: its shape without the batch, and the value that it begins with."""
+
+    shape: list[Size]
+    dtype: Literal["float32", "int64"] = "float32"
+    begins_with: float | Literal["-inf"] = 0.0
+
+
+class StepFacts(_Strict):
+    """One step of a part of a network on streams: the stages from one exit to the next, and that exit.
+
+    Args:
+        exit: that answers behind the part.
+        file: its graph. It takes ``x``, ``steps`` (that the stream has taken, where it needs them) and
+            ``state.NAME``, and gives ``output``, ``behind`` (what the next part takes) and ``next.NAME``.
+        takes: shape of ``x``, without the batch.
+        axis: of time in ``x``, the batch being 0.
+        state: what the part keeps, by name.
+        warm_up: steps before the exit's first valid answer.
+        delay: input units that must have come after the one an answer is about.
+        queue: past steps of ``x`` that are kept to be caught up.
+        macs: of one step of one stream.
+    """
+
+    exit: Name
+    file: Name
+    takes: list[Size] = Field(min_length=1)
+    axis: Size
+    state: list[Name]
+    warm_up: int = Field(ge=0)
+    delay: int = Field(ge=0)
+    queue: int = Field(ge=0)
+    macs: int = Field(ge=0)
+
+
+class StreamFacts(_Strict):
+    """A network on streams, part by part.
+
+    Args:
+        hop: units of time that a step takes, on the first part's axis.
+        catch_up: what becomes of the steps that left early (`sentio.streaming`).
+        parts: in order; the last exit is ``final``.
+        state: every tensor of the state, those that the loop keeps included.
+    """
+
+    hop: Size
+    catch_up: Literal["exact", "hold"]
+    parts: list[StepFacts] = Field(min_length=1)
+    state: dict[Name, StateFacts]
+
+
 class CostFacts(_Strict):
     names: list[str]
     macs: list[Annotated[float, Field(ge=0)]]
@@ -95,6 +152,7 @@ class Manifest(_Strict):
     network: NetworkFacts
     exits: list[ExitFacts] = []
     graphs: dict[str, GraphFacts] = {}
+    stream: StreamFacts | None = None
     frontend: NamedFacts | None = None
     task: NamedFacts
     policy: dict[str, Any]
@@ -110,7 +168,8 @@ class Manifest(_Strict):
 
     def values(self) -> dict[str, Any]:
         """Plain values, without what its version of the format does not know."""
-        return self.model_dump(mode="json", exclude={"storage"} if self.version < 2 else None)
+        later = {"storage": 2, "stream": 3}
+        return self.model_dump(mode="json", exclude={key for key, v in later.items() if self.version < v})
 
 
 def read_manifest(values: Any, where: str) -> Manifest:
@@ -131,16 +190,25 @@ def read_manifest(values: Any, where: str) -> Manifest:
             f"Artifact {where} has format version {version}, this Sentio reads up to {SCHEMA}; "
             "update with: pip install -U sentio"
         )
+    odd = _odd_text({key: value for key, value in values.items() if key != "card"}, str.isprintable)
+    odd = _odd_text(values, _is_unicode) if odd is None else odd
+    if odd is not None:
+        raise ArtifactError(
+            f"Artifact {where} is refused: its {MANIFEST} holds the text {odd[:200]!r}, which cannot be "
+            "shown; trust no artifact that tries this"
+        )
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"])[:200]
         raise ArtifactError(
             f"Artifact {where} is damaged at {place!r} in {MANIFEST} ({first['msg'].lower()}); "
             "copy or export it again"
         ) from error
-    for name in [*manifest.files, *(graph.file for graph in manifest.graphs.values())]:
+    named = [graph.file for graph in manifest.graphs.values()]
+    named += [] if manifest.stream is None else [part.file for part in manifest.stream.parts]
+    for name in [*manifest.files, *named]:
         if not _SAFE_NAME.fullmatch(name):
             raise ArtifactError(
                 f"Artifact {where} is refused: {name!r} is not a plain relative file name; "
@@ -151,11 +219,31 @@ def read_manifest(values: Any, where: str) -> Manifest:
     return manifest
 
 
+def _odd_text(values: Any, fine: Callable[[str], bool]) -> str | None:
+    """The first text in nested plain values that is not fine; control characters rule a terminal."""
+    pending = [values]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str) and not fine(value):
+            return value
+        if isinstance(value, Mapping):
+            pending += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            pending += value
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text) if not text.isascii() else True
+
+
 def _problems(manifest: Manifest) -> Iterator[str]:
     """What does not fit together, one clause each; later checks rely on earlier ones having passed."""
     stages, exits = manifest.network.stages, [e.name for e in manifest.exits]
     if manifest.version < 2 and manifest.storage != "float32":
         yield f"format version {manifest.version} does not know weights stored as {manifest.storage}"
+    if len({name.casefold() for name in manifest.files}) < len(manifest.files):
+        yield "two of its files differ in capitals only, which are one file on some systems"
     if len(set(stages)) < len(stages):
         yield f"stage names repeat in {', '.join(stages)}"
     if len({*exits, FINAL}) <= len(exits):
@@ -178,6 +266,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
             yield "costs do not give one figure for each exit"
     if manifest.graphs:
         yield from _graph_problems(manifest)
+    if manifest.stream is not None:
+        yield from _stream_problems(manifest, manifest.stream)
 
 
 def _graph_problems(manifest: Manifest) -> Iterator[str]:
@@ -211,6 +301,42 @@ def _graph_problems(manifest: Manifest) -> Iterator[str]:
         for boundary, tensor in e.reads:
             if tensor not in graphs[STAGE + boundary].outputs:
                 yield f"exit {e.name!r} reads {tensor!r} behind {boundary!r}, which does not give it"
+
+
+def _stream_problems(manifest: Manifest, stream: StreamFacts) -> Iterator[str]:
+    exits = [part.exit for part in stream.parts]
+    known = manifest.exit_names()
+    if manifest.version < 3:
+        yield f"format version {manifest.version} does not know streams"
+    if exits[-1] != FINAL or [name for name in known if name in exits] != exits:
+        yield f"the stream has exits {', '.join(exits)}, and the network {', '.join(known)}"
+    wanted: dict[str, list[int] | None] = {STEPS: []}
+    for index, part in enumerate(stream.parts):
+        if part.file not in manifest.files:
+            yield f"the stream's part {part.exit!r} is in {part.file!r}, which is not among its files"
+        if not part.axis <= len(part.takes):
+            yield f"the stream's part {part.exit!r} has time on axis {part.axis} of {len(part.takes)}"
+        if index:
+            queue = list(part.takes)
+            queue[part.axis - 1] *= part.queue + 1
+            wanted |= {own_key(part.exit, STEPS): [], own_key(part.exit, QUEUE): queue}
+        elif part.takes[part.axis - 1] != stream.hop:
+            yield f"the stream takes {stream.hop} units and its first part {part.takes[part.axis - 1]}"
+        for name in part.state:
+            if name in wanted:
+                yield f"the stream's state names {name!r} twice"
+            wanted[name] = None
+    if wanted.keys() != stream.state.keys():
+        odd = sorted(wanted.keys() ^ stream.state.keys())[0]
+        yield f"the stream's state and its parts do not agree on {odd!r}"
+    for name, facts in stream.state.items():
+        shape = wanted[name]
+        counts = name in (STEPS, *(own_key(exit, STEPS) for exit in exits))
+        if (shape is not None and facts.shape != shape) or counts != (facts.dtype == "int64"):
+            yield f"the stream's state {name!r} is {facts.dtype} of shape {facts.shape}, which does not fit"
+    size = sum(prod(facts.shape) for facts in stream.state.values())
+    if size > MAX_STATE:
+        yield f"a stream's state has {size:,} values, more than {MAX_STATE:,}"
 
 
 def _cost_names(manifest: Manifest) -> list[str]:

@@ -6,7 +6,7 @@ inference over both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.answering import Answers, answer, calibrated_output, check_temperatures
-from sentio.core.anytime import FINAL, MAIN, Row, anytime
+from sentio.core.anytime import FINAL, MAIN, Row, Step, anytime
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.features import FrontEnd
 from sentio.core.policy import ExitCosts, Fixed, Policy
 from sentio.core.prediction import Label
 from sentio.core.task import Task
+from sentio.core.timing import timed_costs
 
 
 class RuntimeRow(Row, Protocol):
@@ -74,6 +75,7 @@ class Model:
         self.costs = costs
         self.card = dict(card or {})
         self.name = name
+        self._stream: Any = None
 
     @property
     def runtime(self) -> str:
@@ -167,6 +169,84 @@ class Model:
             costs=self.costs,
             temperatures=self.temperatures,
         )
+
+    def anytime(self, inputs: Any) -> Iterator[Step]:
+        """Every exit's answers as they are reached; stop whenever you like.
+
+        Args:
+            inputs: as `answer` takes them.
+
+        Yields:
+            the exit's name, its calibrated output in numpy, ``(samples still there, ...)``, and which samples
+            these are; ``step.drop(mask)`` sends samples out.
+
+        Raises:
+            InputError: features of another shape, or that are not finite.
+        """
+        for step in anytime(self.row, self._checked(inputs)):
+            step.output = calibrated_output(self.row, step, self.task, self.temperatures)
+            yield step
+
+    def stream(self, *, policy: Policy | None = None) -> Any:
+        """The model on streams, for a box that was exported with ``stream=``: one step of many at a time.
+
+        Opens the box's step graphs, so keep what it returns.
+
+        Args:
+            policy: instead of the model's own.
+
+        Returns:
+            a `sentio.edge.box_stream.BoxStream`, for ``step`` or for `StreamBatch`.
+
+        Raises:
+            ConfigError: the model runs in PyTorch, or was exported without.
+            ArtifactError: a step graph is damaged.
+        """
+        if not hasattr(self.row, "stream"):
+            raise ConfigError(
+                f"Model {self.name!r} runs in PyTorch, where sentio.stream(model.network) makes its stream; "
+                "the steps of a box are opened with runtime='edge'"
+            )
+        return self.row.stream(
+            policy=policy or self.policy, task=self.task, costs=self.costs, temperatures=self.temperatures
+        )
+
+    def step(self, x: Any, state: Mapping[str, Any] | None = None, *, policy: Policy | None = None) -> Any:
+        """One step of streams on a box, see `BoxStream.step`; `stream` is opened at the first call.
+
+        Args:
+            x: the next hop of each stream, ``(batch, ...)``.
+            state: what the last step gave; None to begin.
+            policy: instead of the model's own.
+
+        Raises:
+            ConfigError, ArtifactError: as `stream`.
+            InputError: not a hop, or a state of other streams.
+        """
+        if self._stream is None:
+            self._stream = self.stream()
+        return self._stream.step(x, state, policy or self.policy)
+
+    def time_exits(self, *, repeats: int = 10) -> ExitCosts:
+        """Measure the milliseconds to each exit on this machine, for one sample of noise.
+
+        The model goes by them from then on, so that a deadline is about the machine it runs on.
+
+        Args:
+            repeats: timed runs, of which the median counts; a few before them only warm up.
+
+        Raises:
+            ConfigError: the network's input shape is not known.
+        """
+        shapes = self.input_shapes
+        if not shapes:
+            raise ConfigError(f"Model {self.name!r} does not know its input shape, so it cannot be timed")
+        generator = np.random.Generator(np.random.PCG64(0))
+        noise = {
+            name: generator.standard_normal((1, *shape), dtype=np.float32) for name, shape in shapes.items()
+        }
+        self.costs = timed_costs(self.row, noise, self.costs, repeats=repeats)
+        return self.costs
 
     def outputs(self, inputs: Any, *, batch: int = 64) -> dict[str, NDArray[Any]]:
         """The calibrated output of every exit for every sample, ``{exit: (sample, ...)}``.

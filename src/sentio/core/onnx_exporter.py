@@ -33,6 +33,11 @@ def clear_traces(program: Any) -> None:
     ClearMetadataAndDocStringPass()(program.model)
 
 
+def plain_name(label: str) -> str:
+    """A label as part of a file's name."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in label)
+
+
 def reason(error: BaseException) -> str:
     """The first line of the innermost error, in plain text."""
     while error.__cause__ is not None:

@@ -24,6 +24,7 @@ from sentio.core.artifact import (
     write_artifact,
 )
 from sentio.core.errors import ArtifactError, ConfigError, SentioError
+from sentio.core.manifest import StreamFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import ExitSpec, MultiExit
 from sentio.core.policy import policy_to_dict
@@ -38,6 +39,7 @@ def save(
     path: str | Path,
     *,
     graphs: tuple[dict[str, Any], dict[str, bytes]] | None = None,
+    stream: StreamFacts | None = None,
     dtype: Storage = "float32",
 ) -> Path:
     """Write a model as an artifact.
@@ -46,6 +48,7 @@ def save(
         model: with a PyTorch network.
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
         graphs: exported stages: their manifest entries and their files (`sentio.export` passes them).
+        stream: what the manifest says of steps of streams, whose files are among those of ``graphs``.
         dtype: what parameters are stored as; they are float32 again when they are loaded. ``float16`` halves
             them and rounds each to three digits; running statistics and other buffers stay as they are.
 
@@ -61,7 +64,8 @@ def save(
         raise ConfigError(f"Weights are stored as {' or '.join(get_args(Storage))}, got {dtype!r}")
     net: MultiExit = model.network
     entries, files = graphs or ({}, {})
-    stored = {"storage": dtype, "version": 2} if dtype == "float16" else {}
+    stored: dict[str, Any] = {"storage": dtype, "version": 2} if dtype == "float16" else {}
+    stored |= {} if stream is None else {"stream": stream, "version": 3}
     manifest = describe(model).model_copy(update={"graphs": entries, **stored})
     # Copies, because safetensors refuses two names of one tensor.
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in net.state_dict().items()}

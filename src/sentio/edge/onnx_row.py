@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint
 from sentio.core.artifact import ArtifactFiles
-from sentio.core.errors import ArtifactError
-from sentio.core.manifest import EXIT, STAGE, GraphFacts
-from sentio.edge.external_data import has_external_data
-
-#: of ONNX Runtime: only what is fatal is logged; everything else reaches the caller as an error
-FATAL = 4
+from sentio.core.errors import ArtifactError, ConfigError
+from sentio.core.manifest import EXIT, STAGE, ExitFacts, GraphFacts
+from sentio.edge.box_stream import BoxStream
+from sentio.edge.sessions import Session, Settings, fits, shown
 
 
 class OnnxRow:
@@ -26,15 +23,16 @@ class OnnxRow:
 
     Args:
         files: the artifact, with exported stages.
-        threads: within one graph; None leaves the choice to ONNX Runtime.
+        settings: how graphs are run.
 
     Raises:
-        ArtifactError: a graph is damaged, keeps tensors in other files, or does not fit the one before it.
+        ArtifactError: a graph is damaged, is refused, or does not fit the one before it.
+        ConfigError: the provider cannot be started.
     """
 
     runtime = "edge"
 
-    def __init__(self, files: ArtifactFiles, *, threads: int | None = None) -> None:
+    def __init__(self, files: ArtifactFiles, settings: Settings) -> None:
         manifest = files.manifest
         self.stage_names = tuple(manifest.network.stages)
         self.exit_names = manifest.exit_names()
@@ -46,17 +44,21 @@ class OnnxRow:
             *(ExitPoint(e.name, e.after, tuple(e.reads)) for e in on),
             ExitPoint(FINAL, last, ((last, MAIN),)),
         )
-        options = ort.SessionOptions()
-        options.log_severity_level = FATAL
-        # Each graph has threads of its own; spinning, those of one would take time from the next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._where = str(files.path)
+        self._files, self._settings = files, settings
         self._graphs = {
-            key: (_session(files, facts, options), facts) for key, facts in manifest.graphs.items()
+            key: (
+                Session(
+                    files,
+                    facts.file,
+                    settings,
+                    [f"in_{index}" for index in range(len(facts.inputs))],
+                    [f"out_{index}" for index in range(len(facts.outputs))],
+                ),
+                facts,
+            )
+            for key, facts in manifest.graphs.items()
         }
-        self._check_shapes(manifest.exits)
+        self._check(manifest.exits)
 
     def start(self, inputs: Any) -> Boundary:
         arrays = inputs if isinstance(inputs, Mapping) else {MAIN: inputs}
@@ -76,85 +78,94 @@ class OnnxRow:
     def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
 
-    def _run(self, key: str, tensors: list[Any]) -> list[Any]:
-        session, facts = self._graphs[key]
-        try:
-            return session.run(None, {f"in_{index}": tensor for index, tensor in enumerate(tensors)})
-        except Exception as error:  # ONNX Runtime's types have no common base
-            raise ArtifactError(
-                f"Artifact {self._where}: {facts.file!r} cannot be run: {_first_line(error)}"
-            ) from error
+    def stream(self, **options: Any) -> BoxStream:
+        """The network on streams, from the artifact's step graphs; opened anew at each call.
 
-    def _check_shapes(self, exits: Any) -> None:
+        Args:
+            options: of `BoxStream`: policy, task, costs, temperatures.
+
+        Raises:
+            ConfigError: the artifact holds none.
+            ArtifactError: one is damaged or does not fit.
+        """
+        if self._files.manifest.stream is None:
+            raise ConfigError(
+                f"Artifact {self._files.path} holds no steps of streams; write them with: sentio export "
+                "--stream, or sentio.export(model, path, stream=sentio.stream(model.network))"
+            )
+        return BoxStream(self._files, self._settings, **options)
+
+    def check_outputs(self, wanted: int) -> None:
+        """Every exit gives that many values for each sample, as far as its shape is fixed.
+
+        Raises:
+            ArtifactError: one does not.
+        """
+        last = STAGE + self.stage_names[-1]
+        for key, (session, facts) in self._graphs.items():
+            if key.startswith(EXIT) or key == last:
+                name = f"out_{facts.outputs.index(MAIN) if key == last else 0}"
+                shape = session.given_shapes[name]
+                if not fits(shape, [wanted, *shape[2:]]):
+                    raise session.damaged(
+                        f"gives shape {shown(shape)}, where {wanted} values for each sample are expected"
+                    )
+
+    def _run(self, key: str, tensors: list[Any]) -> list[Any]:
+        return self._graphs[key][0].run({f"in_{index}": tensor for index, tensor in enumerate(tensors)})
+
+    def _check(self, exits: Sequence[ExitFacts]) -> None:
         """Each graph takes what the graphs before it give, as far as their shapes are fixed."""
-        given = {name: [None, *shape] for name, shape in self.input_shapes.items()}
-        found: dict[str, list[Any]] = {}
+        given: dict[str, Any] = {
+            name: (list(shape), "tensor(float)") for name, shape in self.input_shapes.items()
+        }
+        found: dict[str, Any] = {}
         for name in self.stage_names:
             session, facts = self._graphs[STAGE + name]
-            self._compare(facts, session, [given[tensor] for tensor in facts.inputs])
+            self._compare(session, facts, given)
             given = {
-                tensor: out.shape for tensor, out in zip(facts.outputs, session.get_outputs(), strict=True)
+                tensor: (session.given_shapes[out][1:], session.given_types[out])
+                for tensor, out in zip(facts.outputs, session.given_shapes, strict=True)
             }
-            found |= {f"{name}/{tensor}": shape for tensor, shape in given.items()}
+            found |= {f"{name}/{tensor}": known for tensor, known in given.items()}
         for e in exits:
             session, facts = self._graphs[EXIT + e.name]
-            self._compare(facts, session, [found[read] for read in facts.inputs])
-
-    def _compare(self, facts: GraphFacts, session: ort.InferenceSession, given: list[list[Any]]) -> None:
-        for entry, shape in zip(session.get_inputs(), given, strict=True):
-            fixed = [
-                (a, b)
-                for a, b in zip(entry.shape[1:], shape[1:], strict=False)
-                if isinstance(a, int) and isinstance(b, int)
-            ]
-            if len(entry.shape) != len(shape) or any(a != b for a, b in fixed):
-                raise ArtifactError(
-                    f"Artifact {self._where} is damaged: {facts.file!r} takes shape {_shape(entry.shape)} "
-                    f"where it is given {_shape(shape)}; copy or export it again"
+            self._compare(session, facts, found)
+            self._gives_numbers(session, "out_0")
+            shape = session.given_shapes["out_0"]
+            if not fits(shape, [e.outputs, *shape[2:]]):
+                raise session.damaged(
+                    f"gives shape {shown(shape)}, and exit {e.name!r} has {e.outputs} outputs"
                 )
+        session, facts = self._graphs[STAGE + self.stage_names[-1]]
+        self._gives_numbers(session, f"out_{facts.outputs.index(MAIN)}")
+
+    def _compare(self, session: Session, facts: GraphFacts, given: Mapping[str, Any]) -> None:
+        for index, tensor in enumerate(facts.inputs):
+            session.check(f"in_{index}", *given[tensor])
+
+    def _gives_numbers(self, session: Session, name: str) -> None:
+        if session.given_types[name] != "tensor(float)":
+            raise session.damaged(f"gives {session.given_types[name]} where tensor(float) is expected")
 
 
-def open_row(files: ArtifactFiles, *, threads: int | None = None) -> OnnxRow:
-    """The exported stages of an artifact.
+def open_row(
+    files: ArtifactFiles,
+    *,
+    threads: int | None = None,
+    provider: str | Sequence[str] | None = None,
+    memory_map: bool = False,
+    lean: bool = False,
+) -> OnnxRow:
+    """The exported stages of an artifact; options as for `sentio.edge.load`.
 
     Raises:
         ArtifactError: it holds none, or damaged ones.
+        ConfigError: fewer threads than one, or a provider that is not there.
     """
+    settings = Settings(threads, provider, memory_map, lean)
     if not files.manifest.graphs:
         raise ArtifactError(
             f"Artifact {files.path} holds no exported stages; write them with: sentio export {files.path} DIR"
         )
-    return OnnxRow(files, threads=threads)
-
-
-def _session(files: ArtifactFiles, facts: GraphFacts, options: ort.SessionOptions) -> ort.InferenceSession:
-    data = files.read(facts.file)
-    try:
-        outside = has_external_data(data)
-        session = None if outside else ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's types have no common base
-        raise ArtifactError(
-            f"Artifact {files.path}: {facts.file!r} is not a usable ONNX graph: {_first_line(error)}"
-        ) from error
-    if session is None:
-        raise ArtifactError(
-            f"Artifact {files.path} is refused: {facts.file!r} keeps tensors in other files, which a Sentio "
-            "artifact does not do"
-        )
-    names = [entry.name for entry in session.get_inputs()]
-    if names != [f"in_{i}" for i in range(len(facts.inputs))] or len(session.get_outputs()) != len(
-        facts.outputs
-    ):
-        raise ArtifactError(
-            f"Artifact {files.path} is damaged: {facts.file!r} does not take and give what it should; "
-            "copy or export it again"
-        )
-    return session
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
-
-
-def _shape(shape: list[Any]) -> str:
-    return "(" + ", ".join("batch" if index == 0 else str(size) for index, size in enumerate(shape)) + ")"
+    return OnnxRow(files, settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
-from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, quiet, reason
+from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, plain_name, quiet, reason
+from sentio.core.policy import Fixed
 from sentio.core.staged import as_boundary, as_value, evaluating
 from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
 from sentio.exporting.half_precision import store_as_float16
@@ -33,7 +36,7 @@ class Exported:
 
     Args:
         path: the artifact.
-        bytes: of each graph, by ``stage:NAME`` and ``exit:NAME``.
+        bytes: of each graph, by ``stage:NAME``, ``exit:NAME`` and ``step:EXIT``.
         difference: largest difference of a class probability to PyTorch on random features.
         rounding: of that, to the model before its weights were rounded to float16; None where they were not.
     """
@@ -44,42 +47,61 @@ class Exported:
     rounding: float | None = None
 
 
-def export(model: Model, path: str | Path, *, dtype: Storage = "float32") -> Exported:
+def export(model: Model, path: str | Path, *, dtype: Storage = "float32", stream: Any = None) -> Exported:
     """Write a model for the box: the same artifact, with every stage and exit as an ONNX graph.
 
     Args:
         model: with a PyTorch network.
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
         dtype: what weights are stored as, see `save`; both runtimes compute in float32 with the same weights.
+        stream: made by `sentio.stream` of the model's network: its steps are written too, each part from one
+            exit to the next as a graph with state in and state out, beside the stages.
 
     Raises:
         MissingExtraError: the exporter is not installed.
-        ConfigError: a stage cannot be exported (names it), its graph disagrees with PyTorch, the input's
-            shape is not known, or a parameter is too large for float16.
+        ConfigError: a stage or step cannot be exported (names it), its graph disagrees with PyTorch, the
+            input's shape is not known, a parameter is too large for float16, or the stream is of another
+            network.
         ArtifactError: it cannot be written there.
     """
     from sentio.core.loading import load
 
     check_target(path)
     shapes = known_shapes(model)
+    if stream is not None and (not hasattr(stream, "graphs") or stream.net is not model.network):
+        raise ConfigError(
+            f"The stream is not of the network of model {model.name!r}; make it with "
+            "sentio.stream(model.network)"
+        )
     rounding = None
     if dtype == "float16":
         whole, model = model, rounded(model)
         rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
+    steps = None
+    if stream is not None:
+        with _holding(stream.net, model.network):
+            steps, written = stream.graphs()
+        files |= written
     if dtype == "float16":
         files = {name: store_as_float16(graph) for name, graph in files.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), dtype=dtype)
-        difference = _difference(model, load(draft, runtime="edge"), shapes)
+        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), stream=steps, dtype=dtype)
+        opened = load(draft, runtime="edge")
+        difference = _difference(model, opened, shapes)
+        if stream is not None:
+            with _holding(stream.net, model.network):
+                difference = max(difference, _stream_difference(stream, opened))
     if difference > TOLERANCE:
         raise ConfigError(
             f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
             "probability, so nothing was written; please report this network"
         )
-    written = save(model, path, graphs=(graphs, files), dtype=dtype)
     sizes = {key: len(files[facts.file]) for key, facts in graphs.items()}
-    return Exported(written, sizes, difference, rounding)
+    if steps is not None:
+        sizes |= {f"step:{part.exit}": len(files[part.file]) for part in steps.parts}
+    place = save(model, path, graphs=(graphs, files), stream=steps, dtype=dtype)
+    return Exported(place, sizes, difference, rounding)
 
 
 def export_graphs(
@@ -103,7 +125,7 @@ def export_graphs(
     kept: dict[tuple[str, str], Tensor] = {}
 
     def add(key: str, label: str, module: nn.Module, inputs: Boundary, packed: bool) -> Boundary:
-        file = f"stages/{len(files):02d}-{_plain(label)}.onnx"
+        file = f"stages/{len(files):02d}-{plain_name(label)}.onnx"
         files[file], outputs = _to_onnx(key, module, inputs, packed)
         graphs[key] = GraphFacts(file=file, inputs=list(inputs), outputs=list(outputs))
         return outputs
@@ -182,5 +204,38 @@ def _difference(model: Model, exported: Model, shapes: dict[str, tuple[int, ...]
     return max(float(np.abs(softmax(ours[name]) - softmax(theirs[name])).max()) for name in ours)
 
 
-def _plain(label: str) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in label)
+@contextmanager
+def _holding(net: nn.Module, other: nn.Module) -> Iterator[None]:
+    """The weights of another network of the same structure in this one, for a while."""
+    if net is other:
+        yield
+        return
+    own = {key: value.clone() for key, value in net.state_dict().items()}
+    net.load_state_dict(other.state_dict())
+    try:
+        yield
+    finally:
+        net.load_state_dict(own)
+
+
+def _stream_difference(stream: Any, exported: Model) -> float:
+    """Largest difference of a class probability between both runtimes' steps, whichever exit answers."""
+    from sentio.core.confidence import softmax
+
+    theirs = exported.stream()
+    generator = torch.Generator().manual_seed(0)
+    names = stream.exit_names
+    ours = box = None
+    worst = 0.0
+    # Each exit once it is warm; going on late has the parts behind catch up.
+    for turn in range(max(stream.warm_up.values()) + 2 * len(names) + 1):
+        x = torch.randn(2, *theirs.shape, generator=generator)
+        policy = Fixed(names[-1 - turn % len(names)])
+        one = stream.step(x, ours, policy, temperatures=exported.temperatures)
+        other = theirs.step(x.numpy(), box, policy)
+        ours, box = one.state, other.state
+        if one.exit.tolist() != other.exit.tolist() or one.valid.tolist() != other.valid.tolist():
+            return float("inf")
+        gap = np.abs(softmax(one.output.numpy()) - softmax(other.output))[other.valid]
+        worst = max(worst, float(gap.max(initial=0.0)))
+    return worst

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from sentio.audio.io import Sound, blocks
 from sentio.audio.spectrogram import spectrogram
 from sentio.audio.windows import AudioFrontEnd
-from sentio.core.anytime import anytime
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
 from sentio.core.policy import Deadline, ExitCosts, Mask, Memory, Policy
 from sentio.core.prediction import Label
+from sentio.core.timing import timed_costs
 from sentio.data.simulate.labels import Event
 
 #: the class that stands for nothing in particular, as `sentio.data.simulate` calls it
@@ -334,16 +334,7 @@ def _measured(model: Model, frontend: AudioFrontEnd) -> ExitCosts:
     generator = np.random.Generator(np.random.PCG64(0))
     samples = generator.normal(0, 0.1, frontend.window_samples).astype(np.float32)
     inputs = frontend.prepare((samples, frontend.features.rate)).inputs
-    laps: list[list[float]] = []
-    for _ in range(3 + MEASURED):  # the first few only warm up
-        begun, lap = perf_counter(), []
-        for step in anytime(model.row, inputs):
-            model.row.to_numpy(step.output)
-            lap.append((perf_counter() - begun) * 1000.0)
-        laps.append(lap)
-    names = model.exit_names
-    macs = (0.0,) * len(names) if model.costs is None else model.costs.only(names).macs
-    return ExitCosts(names, macs, tuple(np.median(laps[3:], axis=0).tolist()))
+    return timed_costs(model.row, inputs, model.costs, repeats=MEASURED)
 
 
 def _segments(windows: Sequence[Heard]) -> Iterator[Segment]:

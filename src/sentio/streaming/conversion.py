@@ -17,11 +17,13 @@ from sentio.core.counting import Count, count
 from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
+from sentio.core.stepping import STEPS, CatchUp
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
-from sentio.streaming.exits_in_time import CatchUp, ExitStream, exit_stream, first_chunk, fitting_hop
-from sentio.streaming.state import STEPS, as_chunk, is_warm, steps_taken
+from sentio.streaming.arrays import TorchArrays
+from sentio.streaming.exits_in_time import ExitStream, exit_stream, first_chunk, fitting_hop
+from sentio.streaming.state import as_chunk, is_warm, steps_taken
 
 
 class Stepped(NamedTuple):
@@ -134,6 +136,8 @@ class Stream(nn.Module):
     pooling over time a step gives one value. In eval mode outputs equal `clip`'s, in order, from the first
     valid one on.
     """
+
+    arrays = TorchArrays()
 
     def __init__(self, net: nn.Module, layout: Layout) -> None:
         super().__init__()

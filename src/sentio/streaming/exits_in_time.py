@@ -11,46 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, isinf, lcm
-from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentio.core.anytime import MAIN
-from sentio.core.confidence import MAX_PROBABILITY, classifier_confidence
 from sentio.core.counting import count
 from sentio.core.errors import ConfigError
+from sentio.core.manifest import StreamFacts
 from sentio.core.multi_exit import MultiExit
-from sentio.core.policy import ExitCosts, Memory, Policy, check_exits
+from sentio.core.policy import ExitCosts, Policy
+from sentio.core.stepping import QUEUE, STEPS, Answered, CatchUp, Ran, own_key, step_with_exits
 from sentio.core.task import Task
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State
 from sentio.nn.streaming_joins import Chain
-from sentio.streaming.state import STEPS, as_chunk, is_warm, steps_taken
-
-CatchUp = Literal["exact", "hold"]
-
-
-class Answered(NamedTuple):
-    """What a step with exits gives.
-
-    Args:
-        output: each stream's answer, ``(batch, ...)``.
-        valid: which streams have an answer. A stream whose later exits are still warming up is answered by
-            the last exit that is not.
-        state: for the next step.
-        exit: the index of the exit that answered each stream, ``(batch,)``, into ``ExitStream.exit_names``.
-        macs: of this step for each stream, what was caught up included, ``(batch,)``.
-        caught_up: steps of the past that each stream had to compute on its way, over all parts, ``(batch,)``.
-    """
-
-    output: Tensor
-    valid: Tensor
-    state: dict[str, Tensor]
-    exit: Tensor
-    macs: Tensor
-    caught_up: Tensor
+from sentio.streaming.arrays import TorchArrays
+from sentio.streaming.state import as_chunk, is_warm, steps_taken
 
 
 @dataclass(frozen=True)
@@ -64,6 +43,7 @@ class Part:
         keys: what it keeps in the state.
         settled: steps after which nothing in it has to be blanked.
         warm_up: steps before the exit's first valid answer.
+        delay: input units that must have come after the one an answer is about, before it is given.
         queue: past steps that the part, its exit and everything behind it may need of the part's input.
     """
 
@@ -74,7 +54,14 @@ class Part:
     keys: frozenset[str]
     settled: int
     warm_up: int
+    delay: int
     queue: int
+
+    @property
+    def axis(self) -> int:
+        """Of time in the part's input."""
+        assert self.flow.axis is not None
+        return self.flow.axis
 
 
 class ExitStream(nn.Module):
@@ -83,6 +70,8 @@ class ExitStream(nn.Module):
     Each exit answers about its own window: a later exit has the longer delay. A stream leaves at an exit only
     once that exit has a valid answer.
     """
+
+    arrays = TorchArrays()
 
     def __init__(
         self,
@@ -119,6 +108,7 @@ class ExitStream(nn.Module):
         *,
         task: Task | None = None,
         costs: ExitCosts | None = None,
+        temperatures: Mapping[str, float] | None = None,
     ) -> Answered:
         """One step of a batch of streams, without gradients.
 
@@ -127,6 +117,7 @@ class ExitStream(nn.Module):
             state: what the last step gave, None to begin new streams.
             policy: who leaves where; None to go to the last exit.
             task, costs: as in `MultiExit.predict`.
+            temperatures: exit -> temperature by which its output is divided.
 
         Raises:
             ConfigError: it is in training mode, or the policy does not fit.
@@ -134,40 +125,11 @@ class ExitStream(nn.Module):
         """
         if self.training:
             raise ConfigError("A stream steps in eval mode; call eval() first, and clip() to train")
-        if policy is not None:
-            check_exits(policy, self.exit_names)
-        began = perf_counter()
         x = as_chunk(x, self.hop, self.axis, self.ndim)
         state = self.start(like=x) if state is None else state
-        steps = steps_taken(state, x)
-        new = {**state, STEPS: steps + 1}
-        rows = torch.arange(len(x), device=x.device)
-        exits, caught_up, macs = (torch.zeros_like(rows) for _ in range(3))
-        valid = torch.zeros_like(rows, dtype=torch.bool)
-        output: Tensor | None = None
-        memory: Memory = {}
+        steps_taken(state, x)
         with torch.no_grad():
-            for index, part in enumerate(self.parts):
-                answer, chunks, cost = self._run(index, x, state, new, rows, steps)
-                caught_up[rows] += chunks - 1
-                macs[rows] += chunks * cost
-                here = (new[_own(part, STEPS)] if index else new[STEPS])[rows] > part.warm_up
-                if index + 1 < len(self.parts) and policy is not None and policy.evaluates(part.name):
-                    leave, memory = _leave(policy, part.name, answer, task, costs, began, memory)
-                    leave = leave & here
-                else:
-                    leave = torch.full_like(here, index + 1 == len(self.parts))
-                if output is None:
-                    output = answer.new_zeros((len(x), *answer.shape[1:]))
-                told = rows[here]  # a stream that goes on and finds no answer there keeps this one
-                output[told], exits[told], valid[told] = answer[here], index, True
-                rows = rows[~leave]
-                if not len(rows):
-                    break
-                staying = (~leave).cpu().numpy()
-                memory = {key: values[staying] for key, values in memory.items()}
-        assert output is not None
-        return Answered(output, valid, new, exits, macs, caught_up)
+            return step_with_exits(self, x, state, policy, task=task, costs=costs, temperatures=temperatures)
 
     forward = step
 
@@ -181,14 +143,19 @@ class ExitStream(nn.Module):
             for index, part in enumerate(self.parts):
                 if index:
                     size = list(x.shape)
-                    assert part.flow.axis is not None
-                    size[part.flow.axis] *= part.queue + 1
-                    state[_own(part, "queue")] = x.new_zeros(size)
-                    state[_own(part, STEPS)] = steps
+                    size[part.axis] *= part.queue + 1
+                    state[own_key(part.name, QUEUE)] = x.new_zeros(size)
+                    state[own_key(part.name, STEPS)] = steps
                 x = part.form.step(x, moment)
                 if part.branch is not None:
                     part.branch.step(x, moment)
         return {STEPS: steps, **state, **moment.start}
+
+    def graphs(self) -> tuple[StreamFacts, dict[str, bytes]]:
+        """Each part's step as an ONNX graph, see `sentio.streaming.step_graph.export_parts`."""
+        from sentio.streaming.step_graph import export_parts
+
+        return export_parts(self)
 
     def clip(self, x: Tensor) -> dict[str, Tensor]:
         """Every exit's answers about a whole clip, with gradients, ``(batch, answer, ...)`` by name."""
@@ -199,75 +166,24 @@ class ExitStream(nn.Module):
             outputs[part.name] = answer.unflatten(0, (batch, -1))
         return outputs
 
-    def _run(
-        self,
-        index: int,
-        x: Tensor,
-        state: State,
-        new: dict[str, Tensor],
-        rows: Tensor,
-        steps: Tensor,
-    ) -> tuple[Tensor, Tensor, int]:
-        """A part for some rows: their answers, the steps each computed, and what one of these costs.
-
-        Streams that are equally far behind run together.
-        """
+    def run_part(
+        self, index: int, inputs: Tensor, state: State | None, first: NDArray[np.int64], steps: int
+    ) -> Ran:
+        """Consecutive steps of a part in one call, see `sentio.core.stepping`."""
         part = self.parts[index]
-        if index == 0:
-            groups = [(rows, 0, False)]
-        else:
-            lag = (steps - state[_own(part, STEPS)])[rows]
-            if self.catch_up == "hold":
-                lag = torch.zeros_like(lag)
-            groups = [
-                (rows[lag == value], min(int(value), part.queue), int(value) > part.queue)
-                for value in lag.unique()
-            ]
-        answers, order, chunks, cost = [], [], [], 0
-        for group, lag_of_group, restart in groups:
-            whole = len(group) == len(steps)
-            if index == 0:
-                inputs, first = x, steps
-            else:
-                queue = _rows(new[_own(part, "queue")], group, whole)
-                axis = part.flow.axis
-                assert axis is not None
-                units = queue.shape[axis] // (part.queue + 1) * (lag_of_group + 1)
-                inputs = queue.narrow(axis, queue.shape[axis] - units, units)
-                before = state[_own(part, STEPS)] if self.catch_up == "hold" else steps - lag_of_group
-                first = _rows(before, group, whole)
-                _put(new, state, _own(part, STEPS), group, whole, first + lag_of_group + 1)
-            kept = None if restart else {key: _rows(state[key], group, whole) for key in part.keys}
-            moment = Moment(kept, first, is_warm(first, part.settled))
-            y = part.form.step(inputs, moment)
-            answer = y if part.branch is None else part.branch.step(y, moment)
-            if lag_of_group:
-                answer = answer.unflatten(0, (len(group), lag_of_group + 1))[:, -1]
-            for key, value in moment.new.items():
-                _put(new, state, key, group, whole, value)
-            if index + 1 < len(self.parts):
-                behind = self.parts[index + 1]
-                key, axis = _own(behind, "queue"), behind.flow.axis
-                assert axis is not None
-                queue = torch.cat((_rows(state[key], group, whole), y), axis)
-                length = state[key].shape[axis]
-                _put(new, state, key, group, whole, queue.narrow(axis, queue.shape[axis] - length, length))
-            answers.append(answer)
-            order.append(group)
-            chunks.append(torch.full_like(group, lag_of_group + 1))
-            cost = self._cost(part, inputs, lag_of_group + 1)
-        if len(groups) == 1:
-            return answers[0], chunks[0], cost
-        # The groups' answers in the order of the rows, which ascend.
-        place = torch.cat(order).argsort()
-        return torch.cat(answers)[place], torch.cat(chunks)[place], cost
+        begin = torch.from_numpy(first).to(inputs.device)
+        moment = Moment(state, begin, is_warm(begin, part.settled))
+        behind = part.form.step(inputs, moment)
+        answer = behind if part.branch is None else part.branch.step(behind, moment)
+        if steps > 1:
+            answer = answer.unflatten(0, (len(first), steps))[:, -1]
+        return Ran(answer, behind, moment.new)
 
-    def _cost(self, part: Part, inputs: Tensor, chunks: int) -> int:
+    def part_macs(self, index: int, inputs: Tensor, steps: int) -> int:
         """MACs of one step of one stream in a part."""
-        axis = part.flow.axis
-        assert axis is not None
+        part = self.parts[index]
         shape = list(inputs.shape)
-        shape[0], shape[axis] = 1, shape[axis] // chunks
+        shape[0], shape[part.axis] = 1, shape[part.axis] // steps
         key = (part.name, tuple(shape))
         if key not in self._macs:
             self._macs[key] = count(_PartOnce(part, self.net), inputs.new_zeros(shape)).total
@@ -387,7 +303,9 @@ def _planned_parts(net: MultiExit, flow: Flow, plans: list[Plan]) -> list[tuple[
             )
         extent = _Extent(out.past / plan.hop, answer.past / plan.hop)
         keys = frozenset(plan.keys - known)
-        parts.append((Part(point.name, form, branch, flow, keys, plan.settled, answer.delay, 0), extent))
+        delay = max(0, answer.after)
+        part = Part(point.name, form, branch, flow, keys, plan.settled, answer.delay, delay, 0)
+        parts.append((part, extent))
         flow, begin = out, end
     return parts
 
@@ -409,40 +327,3 @@ def _with_queues(parts: list[tuple[Part, _Extent]], hop: int, catch_up: CatchUp)
         behind = past if isinf(past) else ceil(past)
         done.append(replace(part, queue=0 if first else int(behind)))
     return done[::-1]
-
-
-def _leave(
-    policy: Policy,
-    exit: str,
-    answer: Tensor,
-    task: Task | None,
-    costs: ExitCosts | None,
-    began: float,
-    memory: Memory,
-) -> tuple[Tensor, Memory]:
-    """Whom the policy lets leave, and what it wants to remember."""
-    output = answer.float().numpy(force=True)
-    measure = policy.measure or MAX_PROBABILITY
-    sure = classifier_confidence(output, measure) if task is None else task.confidence(output, measure)
-    choice = output.argmax(axis=-1) if task is None else task.choice(output)
-    elapsed = (perf_counter() - began) * 1000.0
-    mask, memory = policy.decide(sure, choice, exit, costs, elapsed, memory)
-    return torch.from_numpy(np.broadcast_to(mask, len(output)).copy()).to(answer.device), memory
-
-
-def _own(part: Part, label: str) -> str:
-    return f"{part.name}.{label}"
-
-
-def _rows(tensor: Tensor, rows: Tensor, whole: bool) -> Tensor:
-    return tensor if whole else tensor.index_select(0, rows)
-
-
-def _put(new: dict[str, Tensor], state: State, key: str, rows: Tensor, whole: bool, value: Tensor) -> None:
-    """Set some rows of a tensor of the new state; the old state stays as it is."""
-    if whole:
-        new[key] = value
-    else:
-        if new[key] is state[key]:
-            new[key] = state[key].clone()
-        new[key].index_copy_(0, rows, value)

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from sentio.core.errors import InputError
+from sentio.core.stepping import STEPS
 from sentio.nn.streaming import State
-
-#: what a state calls the number of steps that a stream has taken
-STEPS = "steps"
 
 
 def save_state(path: str | Path, state: State) -> None:

@@ -1,17 +1,25 @@
-"""A stream's step as one ONNX graph: state in, state out, any number of streams."""
+"""A stream's step as ONNX graphs: state in, state out, any number of streams.
+
+Without exits it is one graph. With exits it is one for each part, and the policy decides between them.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sentio.core.errors import ConfigError
-from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, quiet, reason
+from sentio.core.manifest import StateFacts, StepFacts, StreamFacts
+from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, plain_name, quiet, reason
+from sentio.core.stepping import STEPS
+from sentio.nn.streaming import Moment
 from sentio.streaming.conversion import Stream
-from sentio.streaming.state import STEPS
+from sentio.streaming.exits_in_time import ExitStream, Part, first_chunk
 
 
 def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None) -> Path:
@@ -35,29 +43,18 @@ def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None)
             "A stream with exits decides as it goes, so it is no single graph; export the stream of "
             "its backbone"
         )
-    check_exporter()
     state = stream.start(2, like=None if like is None else like[:1].expand(2, *like.shape[1:]))
     names = list(state)
     layout = stream.layout
     sizes = list(like.shape) if like is not None else [2, *(layout.shape or ())]
     sizes[0], sizes[stream.axis] = 2, stream.hop
     kind = next(iter(stream.net.parameters()), torch.empty(0)) if like is None else like
-    batch = {0: torch.export.Dim.DYNAMIC}
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                _Step(stream, names).eval(),
-                (kind.new_zeros(sizes), *state.values()),
-                dynamo=True,
-                dynamic_shapes=(batch, tuple(batch for _ in names)),
-                input_names=["x", *(f"state.{name}" for name in names)],
-                output_names=["output", "valid", *(f"next.{name}" for name in names)],
-                opset_version=OPSET,
-                verbose=False,
-            )
-            clear_traces(program)
-    except Exception as error:  # the exporter wraps whatever it met in types of its own
-        raise ConfigError(f"The step cannot be exported to ONNX: {reason(error)}") from error
+    program = _program(
+        _Step(stream, names),
+        {"x": kind.new_zeros(sizes), **{f"state.{name}": tensor for name, tensor in state.items()}},
+        ["output", "valid", *(f"next.{name}" for name in names)],
+        "The step",
+    )
     facts = {
         "hop": stream.hop,
         "axis": stream.axis,
@@ -67,6 +64,116 @@ def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None)
     program.model.metadata_props["sentio.stream"] = json.dumps(facts)
     program.save(str(path), external_data=False)
     return Path(path)
+
+
+def export_parts(stream: ExitStream) -> tuple[StreamFacts, dict[str, bytes]]:
+    """Each part of a stream with exits as an ONNX graph, with a dynamic batch.
+
+    Returns:
+        what a manifest says of them (`sentio.core.manifest.StepFacts` names their inputs and outputs), and
+        file contents by name.
+
+    Raises:
+        MissingExtraError: the exporter is not installed.
+        ConfigError: a layer cannot be exported, or the input's size is not known.
+    """
+    device = next((p.device for p in stream.net.parameters()), torch.device("cpu"))
+    stream.net.cpu()
+    try:
+        state = stream.start(2)
+        x = first_chunk(stream.net, 2, None, stream.shape, stream.axis, stream.hop)
+        facts, files = [], {}
+        for index, part in enumerate(stream.parts):
+            keys = [name for name in state if name in part.keys]
+            last = index + 1 == len(stream.parts)
+            program = _program(
+                _PartStep(stream.net, part, keys, last),
+                {"x": x, STEPS: state[STEPS], **{f"state.{key}": state[key] for key in keys}},
+                ["output", *([] if last else ["behind"]), *(f"next.{key}" for key in keys)],
+                f"The step up to exit {part.name!r}",
+            )
+            file = f"steps/{index:02d}-{plain_name(part.name)}.onnx"
+            buffer = io.BytesIO()
+            program.save(buffer, external_data=False)
+            files[file] = buffer.getvalue()
+            facts.append(
+                StepFacts(
+                    exit=part.name,
+                    file=file,
+                    takes=list(x.shape[1:]),
+                    axis=part.axis,
+                    state=keys,
+                    warm_up=part.warm_up,
+                    delay=part.delay,
+                    queue=part.queue if index else 0,
+                    macs=stream.part_macs(index, x, 1),
+                )
+            )
+            with torch.no_grad():
+                x = part.form.step(x, Moment(None, state[STEPS], False))
+        return StreamFacts(
+            hop=stream.hop,
+            catch_up=stream.catch_up,
+            parts=facts,
+            state={name: _state_facts(tensor) for name, tensor in state.items()},
+        ), files
+    finally:
+        stream.net.to(device)
+
+
+def _state_facts(tensor: Tensor) -> StateFacts:
+    begins_with = float(tensor.flatten()[0]) if tensor.numel() else 0.0
+    return StateFacts(
+        shape=list(tensor.shape[1:]),
+        dtype="float32" if tensor.is_floating_point() else "int64",
+        begins_with="-inf" if begins_with == float("-inf") else begins_with,
+    )
+
+
+def _program(step: nn.Module, inputs: dict[str, Tensor], outputs: list[str], what: str) -> Any:
+    """A step as an ONNX program of the exporter, with named inputs and outputs."""
+    check_exporter()
+    batch = {0: torch.export.Dim.DYNAMIC}
+    first, *rest = inputs.values()
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                step.eval(),
+                (first, *rest),
+                dynamo=True,
+                dynamic_shapes=(batch, tuple(batch for _ in rest)),
+                input_names=list(inputs),
+                output_names=outputs,
+                opset_version=OPSET,
+                verbose=False,
+            )
+            clear_traces(program)
+    except Exception as error:  # the exporter wraps whatever it met in types of its own
+        raise ConfigError(f"{what} cannot be exported to ONNX: {reason(error)}") from error
+    return program
+
+
+class _PartStep(nn.Module):
+    """A step of a part with its state as positional tensors."""
+
+    def __init__(self, net: nn.Module, part: Part, names: list[str], last: bool) -> None:
+        super().__init__()
+        self.net = net  # a form's layers are no attributes of a module, so their weights are found here
+        self.part, self.names, self.last = part, names, last
+
+    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        steps, kept = state[0], dict(zip(self.names, state[1:], strict=True))
+        moment = Moment(kept, steps, False)
+        behind = self.part.form.step(x, moment)
+        answer = behind if self.part.branch is None else self.part.branch.step(behind, moment)
+        after = [moment.new[name] for name in self.names]
+        # An output that is another one as it is, or an input, needs a node of its own to bear its name.
+        seen: set[int] = {id(x), *(id(tensor) for tensor in state)}
+        given = []
+        for tensor in (answer, *([] if self.last else [behind]), *after):
+            given.append(tensor.clone() if id(tensor) in seen else tensor)
+            seen.add(id(tensor))
+        return tuple(given)
 
 
 class _Step(nn.Module):
