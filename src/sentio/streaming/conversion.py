@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sentio.audio.streaming_frontend
+import sentio.nn.frozen_graph_conv
 import sentio.nn.streaming_layers
 import sentio.nn.streaming_pooling
 import sentio.nn.window_attention  # noqa: F401  (they say how their layers run in time)
@@ -18,6 +20,7 @@ from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
+from sentio.nn.streaming_frozen import freeze
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.exits_in_time import CatchUp, ExitStream, exit_stream, first_chunk, fitting_hop
@@ -47,6 +50,7 @@ def stream(
     squeeze: Literal["frame"] | None = None,
     over_window: Collection[str] = (),
     catch_up: CatchUp = "exact",
+    frozen: bool = False,
     example: Tensor | None = None,
 ) -> Stream | ExitStream:
     """A network that was trained on clips as one that takes a few units of time at a step, with its weights.
@@ -64,6 +68,9 @@ def stream(
             exact for what mixes a whole clip, at its full cost.
         catch_up: with exits, what becomes of the steps that left early: ``exact`` computes what they skipped
             once a later step goes on, ``hold`` never does.
+        frozen: whether it takes a copy of the weights in the form in which a step is fastest, batch norms
+            folded into convolutions and activations computed in place. Same answers up to rounding; what is
+            trained or loaded into ``net`` later does not reach it, and it cannot be trained itself.
         example: an input, for a network that does not know its input's shape.
 
     Returns:
@@ -87,7 +94,11 @@ def stream(
     flow = Flow(axis=axis, ndim=None if shape is None else len(shape) + 1, frames=window)
     chosen = dict.fromkeys(over_window, OverWindow)
     if isinstance(net, MultiExit):
+        if frozen:
+            raise ConfigError("A stream with exits cannot be frozen; freeze the stream of its backbone")
         return exit_stream(net, flow, hop, catch_up, shape, squeeze=squeeze, chosen=chosen)
+    if frozen:
+        net = copy.deepcopy(net).eval()
     plan = Plan(net, 1, squeeze=squeeze, chosen=chosen)
     plan.run(net, flow)
     hop = fitting_hop(hop, plan)
@@ -99,7 +110,8 @@ def stream(
             "The number of axes of the stream's input is not known here; pass example=, an input"
         )
     warm_up = out.delay // (1 if out.axis is None else plan.units(out))
-    return Stream(net, Layout(form, plan, out, hop, warm_up, axis, ndim, shape))
+    layout = Layout(form, plan, out, hop, warm_up, axis, ndim, shape)
+    return FrozenStream(net, layout) if frozen else Stream(net, layout)
 
 
 def _shape(net: nn.Module, example: Tensor | None) -> tuple[int, ...] | None:
@@ -249,6 +261,27 @@ class Stream(nn.Module):
 
     def extra_repr(self) -> str:
         return f"hop={self.hop}, delay={self.delay}, warm_up={self.warm_up}"
+
+
+class FrozenStream(Stream):
+    """A stream with a copy of the weights in the form in which a step is fastest; made by `stream`."""
+
+    def __init__(self, net: nn.Module, layout: Layout) -> None:
+        with torch.no_grad():
+            form, folded = freeze(layout.form)
+        super().__init__(net.requires_grad_(False), layout._replace(form=form))
+        self.folded = folded
+
+    def train(self, mode: bool = True) -> FrozenStream:
+        """Nothing changes in eval mode.
+
+        Raises:
+            ConfigError: training mode.
+        """
+        if mode:
+            raise ConfigError("A frozen stream cannot be trained; train the network and freeze it again")
+        super().train(False)
+        return self
 
 
 class Layout(NamedTuple):
