@@ -154,7 +154,7 @@ def measure(row: Row, repeats: int, processor: bool) -> Result:
         theirs = peers()
         beside = timed(step, peer_steps(theirs, chunks))
         peer_ms, ratio = beside.reference_ms, 1 / beside.ratio
-        peer_bytes = sum(size(buffer) for buffer in tensors(theirs.get_state()))
+        peer_bytes = kept_by(theirs)
         many = measure_many(stream, peers, chunks, timed)
     return Result(
         row.name,
@@ -243,16 +243,16 @@ def peer_steps(peer: Any, chunks: list[Tensor]) -> Run:
         with torch.inference_mode():
             return peer.forward_step(chunk[:, :, 0]) if chunk.shape[2] == 1 else peer.forward_steps(chunk)
 
-    for turn in range(2 * len(chunks)):
-        run(turn % len(chunks))
+    for turn in range(2 * (peer.receptive_field // chunks[0].shape[2] + 1)):
+        found = run(turn % len(chunks))
+    if not isinstance(found, Tensor):  # layers behind one that is silent would not have run
+        raise RuntimeError("the peer still gives no features after its receptive field")
     return run
 
 
-def tensors(value: Any) -> list[Tensor]:
-    """All tensors in nested lists and tuples."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for part in value for tensor in tensors(part)] if isinstance(value, list | tuple) else []
+def kept_by(peer: Any) -> int:
+    """Bytes that the peer keeps from step to step."""
+    return sum(size(buffer) for name, buffer in peer.named_buffers() if name.endswith("state_buffer"))
 
 
 def size(tensor: Tensor) -> int:

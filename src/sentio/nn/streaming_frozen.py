@@ -21,6 +21,8 @@ from sentio.nn.streaming_windows import Conv
 
 #: input positions up to which a convolution with all channels in one group takes columns
 FEW_POSITIONS = 96
+#: units of a sample up to which a batch is put into one product
+FEW_UNITS = 256
 #: numbers in the columns of a depthwise convolution up to which it takes them
 FEW_NUMBERS = 65536
 
@@ -116,7 +118,12 @@ def times(weight: Tensor, bias: Tensor | None, maps: Tensor) -> Tensor:
     if len(maps) == 1:
         product = weight @ maps[0] if bias is None else torch.addmm(bias[:, None], weight, maps[0])
         return product.unsqueeze(0)
-    stacked = weight.expand(len(maps), *weight.shape)
+    batch, channels, units = maps.shape
+    if units <= FEW_UNITS:  # all samples in one product, so that the weights are read once
+        joint = maps.transpose(0, 1).reshape(channels, batch * units)
+        product = weight @ joint if bias is None else torch.addmm(bias[:, None], weight, joint)
+        return product.view(-1, batch, units).transpose(0, 1)
+    stacked = weight.expand(batch, *weight.shape)
     return torch.bmm(stacked, maps) if bias is None else torch.baddbmm(bias[:, None], stacked, maps)
 
 
