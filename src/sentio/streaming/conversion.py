@@ -16,7 +16,7 @@ import sentio.nn.streaming_pooling
 import sentio.nn.window_attention  # noqa: F401  (they say how their layers run in time)
 from sentio.core.anytime import MAIN
 from sentio.core.counting import Count, count
-from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
@@ -47,7 +47,7 @@ def stream(
     axis: int = 2,
     hop: int | None = None,
     window: int | None = None,
-    squeeze: Literal["frame"] | None = None,
+    squeeze: Literal["frame", "window"] | None = None,
     over_window: Collection[str] = (),
     catch_up: CatchUp = "exact",
     frozen: bool = False,
@@ -63,7 +63,7 @@ def stream(
         window: units that a pooling over the whole clip, or whatever else reads a whole clip, looks back
             on; the network's own clip if None.
         squeeze: ``frame`` lets squeeze and excitation average over each frame alone, in place of the whole
-            clip, which gives other answers.
+            clip, ``window`` over the last frames, as many as the clip has; both give other answers.
         over_window: modules, by name, that are run anew at each step on the last window of their input:
             exact for what mixes a whole clip, at its full cost.
         catch_up: with exits, what becomes of the steps that left early: ``exact`` computes what they skipped
@@ -233,6 +233,33 @@ class Stream(nn.Module):
         with torch.no_grad():
             layout.form.step(x, moment)
         return {**moment.start, STEPS: moment.steps}
+
+    def begin(self, x: Tensor) -> dict[str, Tensor]:
+        """The state of streams that have seen the first unit of ``x`` forever; answers are valid at once.
+
+        In place of the zeros that `start` and ``state=None`` begin with, whose traces the first answers show.
+        Each layer is filled with what it gives for that unit, in one step.
+
+        Args:
+            x: ``(batch, ...)``, the first units of the streams, at least one.
+
+        Raises:
+            InputError: not an input of the stream; or a layer that has to be run forever to settle, such as a
+                recurrent one.
+        """
+        layout = self.layout
+        if x.ndim == layout.ndim - 1:
+            x = x.unsqueeze(layout.axis)
+        sizes = list(x.shape)
+        if len(sizes) != layout.ndim or not sizes[layout.axis]:
+            raise InputError(f"A stream of {layout.ndim} axes cannot begin with shape {tuple(x.shape)}")
+        sizes[layout.axis] = layout.hop
+        chunk = x.narrow(layout.axis, 0, 1).expand(sizes)
+        steps = torch.full((len(x),), max(self.warm_up, layout.plan.settled), device=x.device)
+        moment = Moment(None, steps, True, repeats=True)
+        with torch.no_grad():
+            layout.form.step(chunk, moment)
+        return {**moment.start, STEPS: steps}
 
     def clip(self, x: Tensor) -> Tensor:
         """The whole clip at once, with gradients: what a stream that begins with it gives from first to last.
