@@ -5,7 +5,7 @@ last window, and the peer, `continual-inference`, takes the same units by its ow
 ``forward_steps``, with the same weights. Before anything is timed, the peer has to give the same features.
 Pairs run right after each other in alternating order.
 
-Then eight streams: in one batch of the peer, which has one index a batch, so all of them must have begun
+Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them must have begun
 together; and as streams that began at different times, for which it needs an instance each. Ours are one
 batch of any ages. And one network at several dilations, whose receptive field grows and whose work does not.
 
@@ -33,9 +33,6 @@ from torch import Tensor, nn
 
 import sentio
 from sentio.core.counting import count
-
-#: streams side by side
-MANY = 8
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--repeats", type=int, default=60, help="pairs of laps")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--streams", type=int, default=8, help="side by side, in the second table")
     parser.add_argument(
         "--processor",
         action="store_true",
@@ -106,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     results = [
-        measure(row, min(options.repeats, row.most or options.repeats), options.processor)
+        measure(row, min(options.repeats, row.most or options.repeats), options.streams, options.processor)
         for row in ROWS
         if row.name in options.networks
     ]
@@ -117,7 +115,7 @@ def main() -> None:
     if any(result.peer_ms is None for result in results):
         print("no peer: continual-inference does not convert the network's blocks, or is not installed")
     if any(result.many is not None for result in results):
-        print(f"\n{MANY} streams")
+        print(f"\n{options.streams} streams")
         print(plain_text(many_table(results)))
     print("\nfour 3x3 convolutions of 32 channels on 64 bands, dilated in time")
     print(plain_text(reach_table(reaches)))
@@ -130,7 +128,7 @@ def main() -> None:
         options.json.write_text(json.dumps(text, indent=1))
 
 
-def measure(row: Row, repeats: int, processor: bool) -> Result:
+def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
     """One network; raises if the peer's features are not ours."""
     net = row.build()
     example = torch.zeros(1, *row.shape)
@@ -155,7 +153,7 @@ def measure(row: Row, repeats: int, processor: bool) -> Result:
         beside = timed(step, peer_steps(theirs, chunks))
         peer_ms, ratio = beside.reference_ms, 1 / beside.ratio
         peer_bytes = kept_by(theirs)
-        many = measure_many(stream, peers, chunks, timed)
+        many = measure_many(stream, peers, chunks, streams, timed)
     return Result(
         row.name,
         stream.hop,
@@ -175,12 +173,16 @@ def measure(row: Row, repeats: int, processor: bool) -> Result:
 
 
 def measure_many(
-    stream: Any, peers: Callable[[], Any], chunks: list[Tensor], timed: Callable[[Run, Run], Any]
+    stream: Any,
+    peers: Callable[[], Any],
+    chunks: list[Tensor],
+    streams: int,
+    timed: Callable[[Run, Run], Any],
 ) -> Many:
     """Several streams at once; ours may be of any ages, since each row has its own."""
-    batches = [chunk.expand(MANY, *chunk.shape[1:]).contiguous() for chunk in chunks]
+    batches = [chunk.expand(streams, *chunk.shape[1:]).contiguous() for chunk in chunks]
     step = stepping(stream, batches)
-    instances = [peer_steps(peers(), chunks) for _ in range(MANY)]
+    instances = [peer_steps(peers(), chunks) for _ in range(streams)]
 
     def each(turn: int) -> None:
         for instance in instances:
@@ -243,7 +245,7 @@ def peer_steps(peer: Any, chunks: list[Tensor]) -> Run:
         with torch.inference_mode():
             return peer.forward_step(chunk[:, :, 0]) if chunk.shape[2] == 1 else peer.forward_steps(chunk)
 
-    for turn in range(2 * (peer.receptive_field // chunks[0].shape[2] + 1)):
+    for turn in range(peer.receptive_field // chunks[0].shape[2] + 2):
         found = run(turn % len(chunks))
     if not isinstance(found, Tensor):  # layers behind one that is silent would not have run
         raise RuntimeError("the peer still gives no features after its receptive field")
