@@ -1,26 +1,33 @@
 """What a step of a stream costs beside running the clip network on each window, and beside its peer.
 
-One stream, one thread. A lap is one hop: the stream takes it in one step, the sliding window runs the clip
-network on the last window, and the peer, `continual-inference`, takes the same units by its own
-``forward_steps`` on a network that it converted from the same modules with the same weights. Before anything
-is timed, the peer has to give the same features. Pairs run right after each other in alternating order.
+A lap is one hop: the stream, frozen, takes it in one step, the sliding window runs the clip network on the
+last window, and the peer, `continual-inference`, takes the same units by its own ``forward_step`` or
+``forward_steps``, with the same weights. Before anything is timed, the peer has to give the same features.
+Pairs run right after each other in alternating order.
+
+Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them must have begun
+together; and as streams that began at different times, for which it needs an instance each. Ours are one
+batch of any ages. And one network at several dilations, whose receptive field grows and whose work does not.
 
     pip install continual-inference
     python benchmarks/streaming.py
-    python benchmarks/streaming.py --networks cnn6 --json streaming.json
+    python benchmarks/streaming.py --networks cnn6 --threads 2 --json streaming.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
+from streaming_networks import ROWS, Row, dilated
 from timing import Run, compare, machine, plain_text
 from torch import Tensor, nn
 
@@ -29,74 +36,55 @@ from sentio.core.counting import count
 
 
 @dataclass(frozen=True)
-class Row:
-    """A network to measure.
+class Many:
+    """Milliseconds for a hop of several streams, ours in one batch; and the peer over ours.
 
     Args:
-        shape: of the window, without the batch; time is its second entry.
-        build: the network, or its features, as our streams take it.
-        options: of `sentio.stream`.
-        peer: the same modules as an ``nn.Sequential`` that the peer's converter knows; None if it cannot.
+        together_ms: the peer's batch of streams that began together.
+        apart_ms: an instance of the peer for each stream.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    build: Callable[[], nn.Module]
-    options: dict[str, Any]
-    peer: Callable[[nn.Module], nn.Sequential] | None = None
+    step_ms: float
+    together_ms: float
+    apart_ms: float
+    together_over_step: float
+    apart_over_step: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """Milliseconds for a hop and MACs, ours and theirs; None where there is no peer."""
+    """Milliseconds for a hop, MACs, and bytes kept for a stream, ours and theirs; None if there is no peer.
+
+    Args:
+        live_ms: of a stream that is not frozen, which shares the network's weights.
+        difference: of the peer's features from ours, over the largest magnitude.
+    """
 
     name: str
     hop: int
     step_ms: float
+    live_ms: float
     window_ms: float
     peer_ms: float | None
     window_over_step: float
     peer_over_step: float | None
     step_macs: int
     window_macs: int
+    state_bytes: int
+    peer_bytes: int | None
     difference: float | None
+    many: Many | None
 
 
-def panns_features(name: str) -> Callable[[], nn.Module]:
-    """The convolutional blocks of a PANN without norm of the bands and dropout, in a row."""
+@dataclass(frozen=True)
+class Reach:
+    """A step of the network of `dilated`."""
 
-    def build() -> nn.Module:
-        net = sentio.create_network(name).eval()
-        layers: list[nn.Module] = []
-        for stage in net.stage_names[:-1]:
-            for child in net.stage(stage).children():
-                layers += list(child) if isinstance(child, nn.Sequential) else [child]
-        known = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AvgPool2d)
-        return nn.Sequential(*(layer for layer in layers if isinstance(layer, known))).eval()
-
-    return build
-
-
-def itself(net: nn.Module) -> nn.Sequential:
-    """What is a row of plain layers already."""
-    assert isinstance(net, nn.Sequential)
-    return net
-
-
-def network(name: str) -> Callable[[], nn.Module]:
-    return lambda: sentio.create_network(name).eval()
-
-
-ROWS = (
-    Row("cnn6 features", (1, 64, 64), panns_features("cnn6"), {}, peer=itself),
-    Row("cnn10 features", (1, 64, 64), panns_features("cnn10"), {}, peer=itself),
-    Row("cnn6", (1, 50, 64), network("cnn6"), {}),
-    Row("cnn10", (1, 50, 64), network("cnn10"), {}),
-    Row("sp4asc", (1, 431, 256), network("sp4asc"), {}),
-    Row("dcase2024-baseline", (1, 65, 256), network("dcase2024-baseline"), {}),
-    Row("tiny-cnn", (1, 98, 64), network("tiny-cnn"), {}),
-    Row("phinet-1d", (1, 64_000), network("phinet-1d"), {"squeeze": "frame"}),
-)
+    dilation: int
+    receptive_field: float
+    step_ms: float
+    macs: int
+    state_bytes: int
 
 
 def main() -> None:
@@ -105,55 +93,128 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--repeats", type=int, default=60, help="pairs of laps")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--streams", type=int, default=8, help="side by side, in the second table")
+    parser.add_argument(
+        "--processor",
+        action="store_true",
+        help="count the processor's time and not the clock's, on a machine that does other things too",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    results = [measure(row, options.repeats) for row in ROWS if row.name in options.networks]
+    results = [
+        measure(row, min(options.repeats, row.most or options.repeats), options.streams, options.processor)
+        for row in ROWS
+        if row.name in options.networks
+    ]
+    reaches = reach(options.repeats, options.processor)
     facts = machine()
     print(", ".join(f"{key}: {value}" for key, value in facts.items()))
     print(plain_text(table(results)))
     if any(result.peer_ms is None for result in results):
         print("no peer: continual-inference does not convert the network's blocks, or is not installed")
+    if any(result.many is not None for result in results):
+        print(f"\n{options.streams} streams")
+        print(plain_text(many_table(results)))
+    print("\nfour 3x3 convolutions of 32 channels on 64 bands, dilated in time")
+    print(plain_text(reach_table(reaches)))
     if options.json:
-        text = {"machine": facts, "results": [asdict(result) for result in results]}
+        text = {
+            "machine": facts,
+            "results": [asdict(result) for result in results],
+            "receptive_field": [asdict(found) for found in reaches],
+        }
         options.json.write_text(json.dumps(text, indent=1))
 
 
-def measure(row: Row, repeats: int) -> Result:
+def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
     """One network; raises if the peer's features are not ours."""
     net = row.build()
     example = torch.zeros(1, *row.shape)
-    stream = sentio.stream(net, example=example, **row.options)
+    live = sentio.stream(net, example=example, **row.options)
+    stream = sentio.stream(net, example=example, frozen=True, **row.options)
     chunks = [torch.randn(1, row.shape[0], stream.hop, *row.shape[2:]) for _ in range(8)]
     windows = [torch.randn(1, *row.shape) for _ in range(8)]
     # Laps take a number, so that each side finds its own input.
     turns: list[Any] = list(range(8))
+
+    def timed(run: Run, reference: Run) -> Any:
+        return compare(run, reference, turns, repeats, processor=processor)
+
     step, clip = stepping(stream, chunks), whole(net, windows)
-    sliding = compare(step, clip, turns, repeats)
-    peer_ms = ratio = difference = None
-    peer = None if row.peer is None else peer_of(row.peer(net))
-    if peer is not None:
-        difference = differs(stream, peer, chunks)
-        beside = compare(step, peer_steps(peer, chunks), turns, repeats)
+    sliding, beside_live = timed(step, clip), timed(stepping(live, chunks), step)
+    peer_ms = ratio = difference = peer_bytes = None
+    many = None
+    if row.peer is not None and installed():
+        peers = partial(row.peer, net)  # built anew each time, since what the peer has built cannot be copied
+        difference = differs(stream, peers(), row)
+        theirs = peers()
+        beside = timed(step, peer_steps(theirs, chunks))
         peer_ms, ratio = beside.reference_ms, 1 / beside.ratio
+        peer_bytes = kept_by(theirs)
+        many = measure_many(stream, peers, chunks, streams, timed)
     return Result(
         row.name,
         stream.hop,
         sliding.ms,
+        beside_live.ms,
         sliding.reference_ms,
         peer_ms,
         1 / sliding.ratio,
         ratio,
-        stream.macs().total,
+        live.macs().total,
         count(net, example).total,
+        sum(size(tensor) for tensor in stream.start(like=chunks[0]).values()),
+        peer_bytes,
         difference,
+        many,
     )
 
 
+def measure_many(
+    stream: Any,
+    peers: Callable[[], Any],
+    chunks: list[Tensor],
+    streams: int,
+    timed: Callable[[Run, Run], Any],
+) -> Many:
+    """Several streams at once; ours may be of any ages, since each row has its own."""
+    batches = [chunk.expand(streams, *chunk.shape[1:]).contiguous() for chunk in chunks]
+    step = stepping(stream, batches)
+    instances = [peer_steps(peers(), chunks) for _ in range(streams)]
+
+    def each(turn: int) -> None:
+        for instance in instances:
+            instance(turn)
+
+    together = timed(step, peer_steps(peers(), batches))
+    apart = timed(step, each)
+    return Many(together.ms, together.reference_ms, apart.reference_ms, 1 / together.ratio, 1 / apart.ratio)
+
+
+def reach(repeats: int, processor: bool) -> list[Reach]:
+    """The same work at growing dilations, each beside the first."""
+    chunks = [torch.randn(1, 32, 1, 64) for _ in range(8)]
+    streams = {
+        dilation: sentio.stream(dilated(dilation), example=torch.zeros(1, 32, 8 * 33, 64), frozen=True)
+        for dilation in (1, 2, 4, 8, 16, 32)
+    }
+    first = stepping(streams[1], chunks)
+    turns: list[Any] = list(range(8))
+    found = []
+    for dilation, stream in streams.items():
+        ratio = compare(stepping(stream, chunks), first, turns, repeats, processor=processor)
+        kept = sum(size(tensor) for tensor in stream.start().values())
+        found.append(Reach(dilation, stream.receptive_field, ratio.ms, stream.macs().total, kept))
+    return found
+
+
 def stepping(stream: Any, chunks: list[Tensor]) -> Run:
-    """Steps one stream on and on."""
+    """Steps streams on and on, from where nothing lies before their start any more."""
     state = None
+    for turn in range(stream.warm_up + stream.layout.plan.settled):
+        state = stream.step(chunks[turn % len(chunks)], state).state
 
     def run(turn: int) -> Tensor:
         nonlocal state
@@ -171,79 +232,137 @@ def whole(net: nn.Module, windows: list[Tensor]) -> Run:
     return run
 
 
-def peer_of(net: nn.Sequential) -> Any:
-    """The peer's network, or None where it is not installed."""
-    try:
-        import continual
-    except ImportError:
-        return None
-    return continual.continual(net).eval()
+def installed() -> bool:
+    """Whether the peer is."""
+    return find_spec("continual") is not None
 
 
 def peer_steps(peer: Any, chunks: list[Tensor]) -> Run:
-    def run(turn: int) -> Any:
-        with torch.inference_mode():
-            return peer.forward_steps(chunks[turn])
+    """By whichever of its two ways of taking units fits the hop."""
 
+    def run(turn: int) -> Any:
+        chunk = chunks[turn]
+        with torch.inference_mode():
+            return peer.forward_step(chunk[:, :, 0]) if chunk.shape[2] == 1 else peer.forward_steps(chunk)
+
+    for turn in range(peer.receptive_field // chunks[0].shape[2] + 2):
+        found = run(turn % len(chunks))
+    if not isinstance(found, Tensor):  # layers behind one that is silent would not have run
+        raise RuntimeError("the peer still gives no features after its receptive field")
     return run
 
 
-def differs(stream: Any, peer: Any, chunks: list[Tensor]) -> float:
+def kept_by(peer: Any) -> int:
+    """Bytes that the peer keeps from step to step."""
+    return sum(size(buffer) for name, buffer in peer.named_buffers() if name.endswith("state_buffer"))
+
+
+def size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def differs(stream: Any, peer: Any, row: Row) -> float:
     """Largest difference of the features over the largest magnitude, on a stream of its own.
 
     Raises:
         RuntimeError: it is not rounding.
     """
-
-    def theirs() -> Iterator[Tensor]:
-        for chunk in [*chunks, *chunks]:
-            for frame in chunk.unbind(2):
-                output = peer.forward_step(frame)
-                if isinstance(output, Tensor):
-                    yield output
-
-    state, ours = None, []
-    for chunk in [*chunks, *chunks]:
+    # The peer is silent for as many units as its features are delayed, and so are we.
+    state, ours, theirs = None, [], []
+    for _ in range(stream.warm_up + 3):
+        chunk = torch.randn(1, row.shape[0], stream.hop, *row.shape[2:])
         output, valid, state = stream.step(chunk, state)
         if valid.all():
             ours.append(output.squeeze(2))
-    peer.clean_state()
-    with torch.inference_mode():
-        found = list(theirs())
-    peer.clean_state()
-    count = min(len(found), len(ours))
+        with torch.inference_mode():
+            for frame in chunk.unbind(2):
+                found = peer.forward_step(frame)
+                if isinstance(found, Tensor):
+                    theirs.append(found)
+    counted = min(len(theirs), len(ours))
+    if not counted:
+        raise RuntimeError(f"the peer gave {len(theirs)} features of {row.name} and we {len(ours)}")
     largest = max(float(output.abs().max()) for output in ours)
-    difference = max(float((a - b).abs().max()) for a, b in zip(found[:count], ours[:count], strict=True))
-    if not count or difference > 1e-5 * largest:
-        raise RuntimeError(f"the peer's features differ by {difference:.2g} of {largest:.2g}")
-    return difference / largest
+    pairs = zip(theirs[:counted], ours[:counted], strict=True)
+    difference = max(float((a - b).abs().max()) for a, b in pairs) / largest
+    if difference > 1e-5:
+        raise RuntimeError(f"the peer's features of {row.name} differ by {difference:.2g} of the largest")
+    return difference
 
 
 def table(results: list[Result]) -> Table:
-    shown = Table(box=None, pad_edge=False, header_style="")
     headers = (
         "network",
         "hop",
         "step ms",
+        "not frozen",
         "window ms",
         "peer ms",
         "window / step",
-        "peer / step",
         "same in MACs",
+        "share",
+        "peer / step",
+        "state kB",
+        "peer's kB",
     )
+    rows = []
+    for r in results:
+        macs = r.window_macs / r.step_macs
+        rows.append(
+            (
+                r.name,
+                str(r.hop),
+                f"{r.step_ms:.2f}",
+                f"{r.live_ms:.2f}",
+                f"{r.window_ms:.2f}",
+                "-" if r.peer_ms is None else f"{r.peer_ms:.2f}",
+                f"{r.window_over_step:.2f}",
+                f"{macs:.2f}",
+                f"{r.window_over_step / macs:.2f}",
+                "-" if r.peer_over_step is None else f"{r.peer_over_step:.2f}",
+                f"{r.state_bytes / 1000:.0f}",
+                "-" if r.peer_bytes is None else f"{r.peer_bytes / 1000:.0f}",
+            )
+        )
+    return _table(headers, rows)
+
+
+def many_table(results: list[Result]) -> Table:
+    headers = ("network", "step ms", "together ms", "apart ms", "together / step", "apart / step")
+    rows = [
+        (
+            r.name,
+            *(f"{ms:.2f}" for ms in (r.many.step_ms, r.many.together_ms, r.many.apart_ms)),
+            f"{r.many.together_over_step:.2f}",
+            f"{r.many.apart_over_step:.2f}",
+        )
+        for r in results
+        if r.many is not None
+    ]
+    return _table(headers, rows)
+
+
+def reach_table(found: list[Reach]) -> Table:
+    headers = ("dilation", "receptive field", "step ms", "MACs", "state kB")
+    rows = [
+        (
+            str(f.dilation),
+            f"{f.receptive_field:.0f}",
+            f"{f.step_ms:.3f}",
+            f"{f.macs:,}",
+            f"{f.state_bytes / 1000:.0f}",
+        )
+        for f in found
+    ]
+    return _table(headers, rows)
+
+
+def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    shown = Table(box=None, pad_edge=False, header_style="")
     for index, header in enumerate(headers):
         shown.add_column(header, justify="right" if index else "left")
-    for r in results:
-        shown.add_row(
-            r.name,
-            str(r.hop),
-            f"{r.step_ms:.2f}",
-            f"{r.window_ms:.2f}",
-            "-" if r.peer_ms is None else f"{r.peer_ms:.2f}",
-            f"{r.window_over_step:.2f}",
-            "-" if r.peer_over_step is None else f"{r.peer_over_step:.2f}",
-            f"{r.window_macs / r.step_macs:.2f}",
-        )
+    for row in rows:
+        shown.add_row(*row)
     return shown
 
 

@@ -67,16 +67,22 @@ def test_anytime_compares_with_its_peer_or_says_why_not(anytime):
 def test_streaming_compares_with_the_window_and_with_its_peer(tmp_path):
     found = tmp_path / "streaming.json"
     command = [sys.executable, str(BENCHMARKS / "streaming.py"), "--networks", "cnn6 features", "tiny-cnn"]
-    command += ["--repeats", "4", "--json", str(found)]
+    command += ["--repeats", "2", "--streams", "2", "--json", str(found)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    features, tiny = json.loads(found.read_text())["results"]
+    figures = json.loads(found.read_text())
+    reached = figures["receptive_field"]
+    assert [row["receptive_field"] for row in reached] == [9, 17, 33, 65, 129, 257]
+    assert len({row["macs"] for row in reached}) == 1
+    features, tiny = figures["results"]
     assert features["step_macs"] < 0.3 * features["window_macs"]
     assert tiny["step_macs"] < 0.3 * tiny["window_macs"] and tiny["peer_ms"] is None
     if features["peer_ms"] is None:
         assert "no peer: " in done.stdout
     else:
         assert features["difference"] < 1e-5
+        assert features["peer_bytes"] > features["state_bytes"] > 0
+        assert features["many"]["apart_ms"] > 0
 
 
 def test_street_sounds_measures_the_peers_and_the_shipped_network(tmp_path):

@@ -123,6 +123,23 @@ def test_delays_receptive_fields_and_state(name):
     assert features.delay == {"x3d-s": 28, "x3d-m": 28, "x3d-l": 57}[name]
 
 
+def test_squeeze_over_the_last_frames_keeps_their_means():
+    """15 means of each channel in CoX3D-M and no delay.
+
+    The paper adds 85,050 numbers, 15 of 5,670 channels; squeeze and excitation in every second block, which
+    the count of parameters asks for, has 3,456.
+    """
+    by_frame = streamed("x3d-m")
+    by_window = sentio.stream(published("x3d-m"), squeeze="window")
+    more = [
+        sum(value.numel() for key, value in stream.start().items() if key != "steps")
+        for stream in (by_window, by_frame)
+    ]
+    channels = 54 * 2 + 108 * 3 + 216 * 6 + 432 * 4
+    assert more[0] - more[1] == 15 * channels == 15 * 3_456
+    assert by_window.delay == by_frame.delay
+
+
 def test_impossible_options_are_refused():
     with pytest.raises(ConfigError, match="'blocks' of X3D is four numbers"):
         create_network("x3d-s", blocks=[1, 2])

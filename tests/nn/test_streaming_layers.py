@@ -87,6 +87,24 @@ def test_squeeze_and_excitation_by_the_frame(on_stream, hidden):
     assert torch.allclose(stream.clip(x), per_frame_squeeze(module, x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("hop", [1, 3])
+@pytest.mark.parametrize("before", [nn.Identity(), nn.Conv2d(4, 4, (5, 3), padding=(2, 1))])
+def test_squeeze_and_excitation_over_the_last_frames(on_stream, before, hop):
+    """Over all there are while a stream is younger, behind a delay too; a whole window as the clip has it."""
+    torch.manual_seed(0)
+    before, module = before.double(), SqueezeExcitation(4, 3).double()
+    x = randn(2, 4, 21, 5)
+    stream = sentio.stream(nn.Sequential(before, module), squeeze="window", window=6, hop=hop, example=x)
+    maps = before(x)
+    frames = [module(maps[:, :, max(0, t - 5) : t + 1])[:, :, -1:] for t in range(21)]
+    want, got = torch.cat(frames, 2), on_stream(stream, x)
+    assert got.shape[2] >= 18
+    assert torch.allclose(got, want[:, :, : got.shape[2]], rtol=0, atol=1e-12)
+    clip = stream.clip(x)
+    assert torch.allclose(clip, want[:, :, : clip.shape[2]], rtol=0, atol=1e-12)
+    assert stream.receptive_field == (10 if isinstance(before, nn.Conv2d) else 6)
+
+
 def test_squeeze_and_excitation_over_the_clip_is_refused():
     with pytest.raises(ConfigError, match=r"Layer '0' \(SqueezeExcitation\).*pass squeeze='frame'"):
         sentio.stream(nn.Sequential(SqueezeExcitation(4, 2)), example=torch.zeros(1, 4, 8, 8))
@@ -246,6 +264,12 @@ def test_pooling_of_other_axes_leaves_time(on_stream):
     net = nn.Sequential(nn.AdaptiveAvgPool2d((None, 2))).double()
     x = randn(2, 3, 8, 6)
     assert torch.allclose(on_stream(sentio.stream(net, example=x), x), net(x), rtol=0, atol=1e-12)
+
+
+def test_the_last_frames_of_squeeze_and_excitation_need_a_window():
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), SqueezeExcitation(4, 2))
+    with pytest.raises(ConfigError, match=r"\(SqueezeExcitation\).*say how many with window="):
+        sentio.stream(net, squeeze="window")
 
 
 def test_a_pool_over_the_clip_needs_a_window():

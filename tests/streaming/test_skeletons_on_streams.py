@@ -121,10 +121,47 @@ PRODUCTS, PRODUCTS_STRIDED = 4_331_250, 8_685_000
         ("st-gcn", {}, 221_352_960, PRODUCTS_STRIDED),
         # Similarities in a quarter of each block's width, together 352 channels; 3 maps, 2 persons.
         ("agcn", {**STARRED, "similarity": "frame"}, 170_973_760, PRODUCTS + 352 * 3 * 2 * 25 * 25),
+        # Four frames in layers 1 to 5, two in 6 to 8, one in 9 and 10: 128, 128 and 128 compared channels.
+        (
+            "agcn",
+            {"similarity": "frame"},
+            247_215_360,
+            PRODUCTS_STRIDED + (96 * 4 + 128 * 2 + 128) * 3 * 2 * 25 * 25,
+        ),
     ],
 )
 def test_published_cost_of_a_step(name, options, published, products):
     assert sentio.stream(create_network(name, **options)).macs().total == published + products
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "published", "at_most"),
+    [
+        ("st-gcn", STARRED, 155_506_920, 0.16e9),
+        ("agcn", {**STARRED, "similarity": "frame"}, 171_908_520, 0.172e9),
+        ("st-gcn", {}, 223_056_620, 0.2231e9),
+        ("agcn", {"similarity": "frame"}, 249_149_420, 0.2492e9),
+    ],
+)
+def test_published_operations_of_a_step(name, options, published, at_most):
+    """In the paper's convention, which leaves products with the graph and means out."""
+    stream = sentio.stream(create_network(name, **options))
+    ours = stream.macs(rule="ptflops").total
+    # The mean over both persons' joints of a frame, and over the frames of the window.
+    means = 2 * 25 * 256 + (220 if "strides" in options else 75) * 256
+    products = stream.macs().total - published_macs(name, options)
+    assert published <= at_most
+    assert ours - products - means == published
+
+
+def published_macs(name, options):
+    starred = "strides" in options
+    return {
+        ("st-gcn", True): 154_677_760,
+        ("st-gcn", False): 221_352_960,
+        ("agcn", True): 170_973_760,
+        ("agcn", False): 247_215_360,
+    }[name, starred]
 
 
 @pytest.mark.parametrize("widths", [(4, 6), (4, 4, 4, 4, 6)])

@@ -93,17 +93,20 @@ class Moment:
         state: what the last step gave; None if the streams begin.
         steps: taken so far, int64 ``(batch,)``.
         warm: whether no stream is so young that a chunk anywhere reaches back before its start.
+        repeats: whether streams begin as if the first unit of each chunk had been there forever.
     """
 
-    __slots__ = ("new", "start", "state", "steps", "warm")
+    __slots__ = ("new", "repeats", "start", "state", "steps", "warm")
 
-    def __init__(self, state: State | None, steps: Tensor, warm: bool) -> None:
-        self.state, self.steps, self.warm = state, steps, warm
+    def __init__(self, state: State | None, steps: Tensor, warm: bool, *, repeats: bool = False) -> None:
+        self.state, self.steps, self.warm, self.repeats = state, steps, warm, repeats
         self.new: dict[str, Tensor] = {}
         self.start: dict[str, Tensor] = {}
 
     def buffer(self, key: str, x: Tensor, shape: Iterable[int], fill: float = 0.0) -> Tensor:
         """What was kept under ``key``, or a new buffer like ``x`` where streams begin."""
+        if self.repeats:
+            raise InputError(f"A stream cannot begin settled: what {key!r} tends to is not known; start() it")
         if self.state is None:
             self.start[key] = x.new_full(tuple(shape), fill)
             return self.start[key]
@@ -119,7 +122,11 @@ class Moment:
         if not size:
             return x
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-        window = torch.cat((self.buffer(key, x, shape, fill), x), axis)
+        if self.repeats:
+            before = self.start[key] = x.narrow(axis, 0, 1).expand(shape).contiguous()
+        else:
+            before = self.buffer(key, x, shape, fill)
+        window = torch.cat((before, x), axis)
         self.new[key] = window.narrow(axis, window.shape[axis] - size, size)
         return window
 
@@ -144,7 +151,8 @@ class Plan:
     Args:
         net: the whole network, for the names of its modules.
         hop: input units of a step; 1 while strides are being collected.
-        squeeze: ``frame`` if squeeze and excitation may average over the frame alone.
+        squeeze: ``frame`` if squeeze and excitation may average over the frame alone, ``window`` if over the
+            last frames.
         chosen: forms for single modules, by name, in place of their class's.
     """
 
@@ -153,7 +161,7 @@ class Plan:
         net: nn.Module,
         hop: int,
         *,
-        squeeze: Literal["frame"] | None = None,
+        squeeze: Literal["frame", "window"] | None = None,
         chosen: Mapping[str, Callable[[Any], Form]] | None = None,
     ) -> None:
         self.hop, self.squeeze, self.chosen = hop, squeeze, dict(chosen or {})

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sentio.nn.streaming import Flow, Form, Moment, PerFrame, Plan, refuses, streams
 
@@ -101,9 +102,10 @@ class _Flatten(Form):
 
 
 class Squeeze(Form):
-    """Squeeze and excitation by the frame: the mean is over the axes behind time alone.
+    """Squeeze and excitation on a stream: the mean is over the axes behind time, and over the last frames.
 
-    Not what the clip network computes, whose mean is over time too; so it has to be asked for.
+    Of one frame, or of as many as the clip has here; of what there is where a stream is younger. Not what the
+    clip network computes, whose mean is over frames to come too; so it has to be asked for.
 
     Args:
         gate: channels' means ``(batch, channel)`` to their gates.
@@ -113,20 +115,43 @@ class Squeeze(Form):
         self.gate = gate
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        if plan.squeeze != "frame":
+        if plan.squeeze is None:
             raise plan.refusal(
                 "squeeze and excitation averages over the whole clip; pass squeeze='frame' to average over "
-                "each frame alone, which gives other answers"
+                "each frame alone, or squeeze='window' over the last frames, which give other answers"
             )
         if flow.axis != 2:
             raise plan.refusal(f"it takes (batch, channel, time, ...), and time is axis {flow.axis}")
-        return flow
+        self.frames = 1
+        if plan.squeeze == "window":
+            if flow.frames is None:
+                raise plan.refusal("it averages over the last frames; say how many with window=")
+            self.frames = flow.frames
+        if self.frames == 1:
+            return flow
+        keep = self.frames - 1
+        self.units, self.delay, self.key = plan.units(flow), flow.delay, plan.key("means")
+        plan.blanks(replace(flow, delay=flow.delay + keep))
+        return replace(flow, before=flow.before + keep * flow.stride, past=flow.past + keep * flow.stride)
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
-        return self.clip(x)
+        if self.frames == 1:
+            return by_frame(self.gate, x)
+        means = moment.blank(_means(x), 2, self.units, self.delay)
+        window = moment.window(self.key, means, 2, self.frames - 1)
+        count: Tensor | int = self.frames
+        if not moment.warm:
+            first = moment.steps * self.units - self.delay
+            place = first[:, None] + torch.arange(1, x.shape[2] + 1, device=x.device)
+            count = place.clamp(1, self.frames).unsqueeze(1)
+        return gated(self.gate, window.unfold(2, self.frames, 1).sum(-1) / count, x)
 
     def clip(self, x: Tensor) -> Tensor:
-        return by_frame(self.gate, x)
+        if self.frames == 1:
+            return by_frame(self.gate, x)
+        windows = F.pad(_means(x), (self.frames - 1, 0)).unfold(2, self.frames, 1)
+        count = torch.arange(1, x.shape[2] + 1, device=x.device).clamp(max=self.frames)
+        return gated(self.gate, windows.sum(-1) / count, x)
 
 
 def by_frame(gate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -135,11 +160,20 @@ def by_frame(gate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     Args:
         gate: channels' means ``(batch, channel)`` to their gates.
     """
-    means = x.mean(dim=tuple(range(3, x.ndim))) if x.ndim > 3 else x  # (batch, channel, time)
+    return gated(gate, _means(x), x)
+
+
+def gated(gate: Callable[[Tensor], Tensor], means: Tensor, x: Tensor) -> Tensor:
+    """Each channel of each frame times the gate that its means ``(batch, channel, time)`` open."""
     batch, channels, time = means.shape
     gates = gate(means.transpose(1, 2).reshape(batch * time, channels))
     gates = gates.reshape(batch, time, channels).transpose(1, 2)
     return x * gates.reshape(batch, channels, time, *[1] * (x.ndim - 3))
+
+
+def _means(x: Tensor) -> Tensor:
+    """``(batch, channel, time)``."""
+    return x.mean(dim=tuple(range(3, x.ndim))) if x.ndim > 3 else x
 
 
 @streams(nn.RNN, nn.GRU, nn.LSTM)

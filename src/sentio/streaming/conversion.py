@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
@@ -9,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 import sentio.audio.streaming_frontend
+import sentio.nn.frozen_graph_conv
 import sentio.nn.streaming_layers
 import sentio.nn.streaming_pooling
 import sentio.nn.window_attention  # noqa: F401  (they say how their layers run in time)
 from sentio.core.anytime import MAIN
 from sentio.core.counting import Count, count
-from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
 from sentio.core.stepping import STEPS, CatchUp
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
+from sentio.nn.streaming_frozen import freeze
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.arrays import TorchArrays
@@ -46,9 +49,10 @@ def stream(
     axis: int = 2,
     hop: int | None = None,
     window: int | None = None,
-    squeeze: Literal["frame"] | None = None,
+    squeeze: Literal["frame", "window"] | None = None,
     over_window: Collection[str] = (),
     catch_up: CatchUp = "exact",
+    frozen: bool = False,
     example: Tensor | None = None,
 ) -> Stream | ExitStream:
     """A network that was trained on clips as one that takes a few units of time at a step, with its weights.
@@ -61,11 +65,14 @@ def stream(
         window: units that a pooling over the whole clip, or whatever else reads a whole clip, looks back
             on; the network's own clip if None.
         squeeze: ``frame`` lets squeeze and excitation average over each frame alone, in place of the whole
-            clip, which gives other answers.
+            clip, ``window`` over the last frames, as many as the clip has; both give other answers.
         over_window: modules, by name, that are run anew at each step on the last window of their input:
             exact for what mixes a whole clip, at its full cost.
         catch_up: with exits, what becomes of the steps that left early: ``exact`` computes what they skipped
             once a later step goes on, ``hold`` never does.
+        frozen: whether it takes a copy of the weights in the form in which a step is fastest, batch norms
+            folded into convolutions and activations computed in place. Same answers up to rounding; what is
+            trained or loaded into ``net`` later does not reach it, and it cannot be trained itself.
         example: an input, for a network that does not know its input's shape.
 
     Returns:
@@ -89,7 +96,11 @@ def stream(
     flow = Flow(axis=axis, ndim=None if shape is None else len(shape) + 1, frames=window)
     chosen = dict.fromkeys(over_window, OverWindow)
     if isinstance(net, MultiExit):
+        if frozen:
+            raise ConfigError("A stream with exits cannot be frozen; freeze the stream of its backbone")
         return exit_stream(net, flow, hop, catch_up, shape, squeeze=squeeze, chosen=chosen)
+    if frozen:
+        net = copy.deepcopy(net).eval()
     plan = Plan(net, 1, squeeze=squeeze, chosen=chosen)
     plan.run(net, flow)
     hop = fitting_hop(hop, plan)
@@ -101,7 +112,8 @@ def stream(
             "The number of axes of the stream's input is not known here; pass example=, an input"
         )
     warm_up = out.delay // (1 if out.axis is None else plan.units(out))
-    return Stream(net, Layout(form, plan, out, hop, warm_up, axis, ndim, shape))
+    layout = Layout(form, plan, out, hop, warm_up, axis, ndim, shape)
+    return FrozenStream(net, layout) if frozen else Stream(net, layout)
 
 
 def _shape(net: nn.Module, example: Tensor | None) -> tuple[int, ...] | None:
@@ -226,6 +238,33 @@ class Stream(nn.Module):
             layout.form.step(x, moment)
         return {**moment.start, STEPS: moment.steps}
 
+    def begin(self, x: Tensor) -> dict[str, Tensor]:
+        """The state of streams that have seen the first unit of ``x`` forever; answers are valid at once.
+
+        In place of the zeros that `start` and ``state=None`` begin with, whose traces the first answers show.
+        Each layer is filled with what it gives for that unit, in one step.
+
+        Args:
+            x: ``(batch, ...)``, the first units of the streams, at least one.
+
+        Raises:
+            InputError: not an input of the stream; or a layer that has to be run forever to settle, such as a
+                recurrent one.
+        """
+        layout = self.layout
+        if x.ndim == layout.ndim - 1:
+            x = x.unsqueeze(layout.axis)
+        sizes = list(x.shape)
+        if len(sizes) != layout.ndim or not sizes[layout.axis]:
+            raise InputError(f"A stream of {layout.ndim} axes cannot begin with shape {tuple(x.shape)}")
+        sizes[layout.axis] = layout.hop
+        chunk = x.narrow(layout.axis, 0, 1).expand(sizes)
+        steps = torch.full((len(x),), max(self.warm_up, layout.plan.settled), device=x.device)
+        moment = Moment(None, steps, True, repeats=True)
+        with torch.no_grad():
+            layout.form.step(chunk, moment)
+        return {**moment.start, STEPS: steps}
+
     def clip(self, x: Tensor) -> Tensor:
         """The whole clip at once, with gradients: what a stream that begins with it gives from first to last.
 
@@ -253,6 +292,27 @@ class Stream(nn.Module):
 
     def extra_repr(self) -> str:
         return f"hop={self.hop}, delay={self.delay}, warm_up={self.warm_up}"
+
+
+class FrozenStream(Stream):
+    """A stream with a copy of the weights in the form in which a step is fastest; made by `stream`."""
+
+    def __init__(self, net: nn.Module, layout: Layout) -> None:
+        with torch.no_grad():
+            form, folded = freeze(layout.form)
+        super().__init__(net.requires_grad_(False), layout._replace(form=form))
+        self.folded = folded
+
+    def train(self, mode: bool = True) -> FrozenStream:
+        """Nothing changes in eval mode.
+
+        Raises:
+            ConfigError: training mode.
+        """
+        if mode:
+            raise ConfigError("A frozen stream cannot be trained; train the network and freeze it again")
+        super().train(False)
+        return self
 
 
 class Layout(NamedTuple):

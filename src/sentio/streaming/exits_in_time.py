@@ -210,7 +210,7 @@ def exit_stream(
     catch_up: CatchUp,
     shape: tuple[int, ...] | None,
     *,
-    squeeze: Literal["frame"] | None,
+    squeeze: Literal["frame", "window"] | None,
     chosen: Mapping[str, Callable[[Any], Form]],
 ) -> ExitStream:
     """The stream of a network with exits; arguments as for `sentio.stream`.
