@@ -8,6 +8,7 @@ MEMBERS = {
     "cnn-ee": "cnn_ee",
     "cnn-ignore-ee": "cnn_tokens_ee",
     "cnn-project-ee": "cnn_tokens_ee",
+    "density-ee": "density_ee",
     "mlp-ee": "mlp_ee",
     "mlp-mixer-ee": "mlp_mixer_ee",
     "resmlp-ee": "resmlp_ee",

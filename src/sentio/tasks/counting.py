@@ -35,9 +35,9 @@ class Counting:
 
     Args:
         unit: what is counted, in the singular.
-        density_scale: factor on densities in the loss, which are small numbers: C-3 and the code of
-            AudioCSRNet's authors use 100.
+        density_scale: factor on densities in the loss, which are small numbers.
         count_loss: of exits that give counts: ``l1``, which papers report, or ``smooth``, Huber's.
+        count_weight: of that loss on the sums of densities, beside the distance of the densities.
 
     Raises:
         ConfigError: an option out of range.
@@ -51,14 +51,18 @@ class Counting:
         unit: str = "person",
         density_scale: float = 100.0,
         count_loss: Literal["l1", "smooth"] = "l1",
+        count_weight: float = 0.0,
     ) -> None:
         if not isinstance(density_scale, int | float) or not density_scale > 0:
             raise ConfigError(f"Option 'density_scale' of counting must be above 0, got {density_scale!r}")
         if count_loss not in ("l1", "smooth"):
             raise ConfigError(f"Option 'count_loss' of counting is l1 or smooth, got {count_loss!r}")
+        if not isinstance(count_weight, int | float) or not count_weight >= 0:
+            raise ConfigError(f"Option 'count_weight' of counting must be at least 0, got {count_weight!r}")
         self.unit = unit
         self.density_scale = float(density_scale)
         self.count_loss = count_loss
+        self.count_weight = float(count_weight)
 
     @property
     def outputs(self) -> int:
@@ -97,7 +101,12 @@ class Counting:
         """A quiet place may be full: the network is asked all the same."""
 
     def settings(self) -> dict[str, Any]:
-        return {"unit": self.unit, "density_scale": self.density_scale, "count_loss": self.count_loss}
+        return {
+            "unit": self.unit,
+            "density_scale": self.density_scale,
+            "count_loss": self.count_loss,
+            "count_weight": self.count_weight,
+        }
 
     def score(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
         """The negative mean absolute error, to select by, then MAE and RMSE in persons."""
@@ -111,12 +120,13 @@ class Counting:
         from torch.nn.functional import l1_loss, smooth_l1_loss
 
         targets = batch.targets if isinstance(batch.targets, Mapping) else {"count": batch.targets}
-        if output.ndim == 4 and "density" in targets:
-            apart = self.density_scale * (output[:, 0] - targets["density"])
-            return apart.square().sum() / (2 * len(output))
         truth = targets["count"].to(output.dtype)
         distance = l1_loss if self.count_loss == "l1" else smooth_l1_loss
-        return distance(counts_of(output), truth)
+        if output.ndim != 4 or "density" not in targets:
+            return distance(counts_of(output), truth)
+        apart = self.density_scale * (output[:, 0] - targets["density"])
+        loss = apart.square().sum() / (2 * len(output))
+        return loss + self.count_weight * distance(counts_of(output), truth) if self.count_weight else loss
 
 
 @register("task", "counting")
@@ -125,6 +135,9 @@ def build(
     unit: str = "person",
     density_scale: float = 100.0,
     count_loss: Literal["l1", "smooth"] = "l1",
+    count_weight: float = 0.0,
 ) -> Counting:
     """How many there are, from counts or densities."""
-    return Counting(unit=unit, density_scale=density_scale, count_loss=count_loss)
+    return Counting(
+        unit=unit, density_scale=density_scale, count_loss=count_loss, count_weight=count_weight
+    )
