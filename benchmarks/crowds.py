@@ -2,13 +2,13 @@
 
     python benchmarks/crowds.py                               # about four minutes of one core
     python benchmarks/crowds.py --picture crowds.png          # and photo, true density, density of each exit
-    python benchmarks/crowds.py --train 24 --epochs 1 --test 8    # to see that it runs; its figures say nothing
+    python benchmarks/crowds.py --train 24 --epochs 1 --test 8    # to see that it runs; figures say nothing
 
 Scenes are made by `sentio.data.simulate.crowd`: each training scene under one of four conditions, the test
 scenes under all. AudioCSRNet at reduced width is trained end to end with density exits, once with the sound
 and once, as the peer, with silence in its place. V1 sees only; AV1 reads the same map and what is heard; AV2
-lies behind the first fusion block. The other peer always answers the mean of the training counts. MAE and RMSE
-are in persons.
+lies behind the first fusion block. The other peer always answers the mean of the training counts. MAE and
+RMSE are in persons.
 """
 
 from __future__ import annotations
@@ -183,12 +183,16 @@ def main() -> int:
         for name, data in tests.items()
     }
     costs = sentio.profile(net, measure=False).exit_macs()
-    print(f"\nMAE in persons, mean over {len(options.seeds)} seed(s); {options.test} scenes of {PEOPLE} people")
+    print(
+        f"\nMAE in persons, mean over {len(options.seeds)} seed(s); {options.test} scenes of {PEOPLE} people"
+    )
     print(f"{'exit':8} {'million MACs':>12} {'':9}" + "".join(f"{name:>10}" for name in CONDITIONS))
     for name in EXITS:
         for hears in (True, False):
             errors = [
-                np.mean([r["mae"] for r in rows if (r["exit"], r["sound"], r["condition"]) == (name, hears, c)])
+                np.mean(
+                    [r["mae"] for r in rows if (r["exit"], r["sound"], r["condition"]) == (name, hears, c)]
+                )
                 for c in CONDITIONS
             ]
             cost = f"{costs[name] / 1e6:12.1f}" if hears else " " * 12

@@ -5,10 +5,10 @@
     python benchmarks/exit_costs.py --json costs.json
 
 The papers: Single-Layer Vision Transformers for More Accurate Early Exits with Less Overhead (Neural Networks
-2022, its preprint where they differ), and Multi-Exit Vision Transformer for Dynamic Inference (BMVC 2021), both
-by A. Bakhtiarnia, Q. Zhang and A. Iosifidis. The first counts operations as TensorFlow's profiler did in 2021
-(rule ``tf-2021``), the second multiply-accumulates with element-wise work (rule ``elementwise``). Networks and
-exits are built on the meta device and counted by `sentio.core.counting`.
+2022, its preprint where they differ), and Multi-Exit Vision Transformer for Dynamic Inference (BMVC 2021),
+both by A. Bakhtiarnia, Q. Zhang and A. Iosifidis. The first counts operations as TensorFlow's profiler did in
+2021 (rule ``tf-2021``), the second multiply-accumulates with element-wise work (rule ``elementwise``).
+Networks and exits are built on the meta device and counted by `sentio.core.counting`.
 """
 
 from __future__ import annotations
@@ -182,9 +182,7 @@ def whole(name: str, classes: int) -> int:
     return up_to[before] + work
 
 
-def branch_costs(
-    name: str, place: str, kind: str, classes: int, options: dict[str, Any]
-) -> tuple[int, int]:
+def branch_costs(name: str, place: str, kind: str, classes: int, options: dict[str, Any]) -> tuple[int, int]:
     """An exit's parameters, and the operations up to and with it."""
     return _branch_costs(name, place, kind, classes, tuple(options.items()))
 

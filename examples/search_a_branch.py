@@ -1,4 +1,4 @@
-"""Which SL-ViT branch does best with no more parameters than CNN-EE: a small grid search, each one trained."""
+"""Which SL-ViT branch does best with no more parameters than CNN-EE: a small grid search by training."""
 
 import torch
 from torch.nn.functional import cross_entropy

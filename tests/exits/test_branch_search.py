@@ -36,9 +36,7 @@ def test_none_is_larger_than_cnn_ee_and_each_is_as_wide_as_goes():
 
 def test_the_papers_choice_is_within_the_limit():
     found = candidates((128, 28, 28), 10, patches=[4], heads=[12], dims=[8, 16, 32])
-    assert [(c.options, c.parameters) for c in found] == [
-        ({"patch": 4, "dim": 32, "heads": 12}, 591_818)
-    ]
+    assert [(c.options, c.parameters) for c in found] == [({"patch": 4, "dim": 32, "heads": 12}, 591_818)]
 
 
 def test_the_best_by_score_comes_first_and_of_equals_the_cheaper():

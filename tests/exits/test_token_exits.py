@@ -22,9 +22,7 @@ def exit_of(kind, *shapes, outputs=3, **options):
 
 
 def tokens(count=17, width=8, seed=1):
-    return torch.randn(
-        2, count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    )
+    return torch.randn(2, count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def shuffled_patches(x):
@@ -199,9 +197,7 @@ def test_av_sl_vit_without_its_last_token_is_sl_vit():
 
 
 def test_any_visual_layer_goes_with_any_sound_layer():
-    net = create_network(
-        "audio-csrnet", width=4, size=(32, 32), audio_size=(32, 16), answer="count"
-    ).eval()
+    net = create_network("audio-csrnet", width=4, size=(32, 32), audio_size=(32, 16), answer="count").eval()
     pairs = [(v, a) for v in ("visual2", "visual3", "visual4") for a in ("audio1", "audio3", "audio4")]
     multi = sentio.add_exits(
         net,

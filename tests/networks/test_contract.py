@@ -82,7 +82,7 @@ def test_before_and_after_compose_at_every_cut(name):
 #: exits that read two tensors: here one of the other sense where there is one, else the same twice
 READS_TWO = {"av-sl-vit"}
 #: exits that need a map, and those that take tokens too, as many as a square has cells
-NEEDS_MAP = {"cnn-ee", "av-sl-vit"}
+NEEDS_MAP = {"cnn-ee", "av-sl-vit", "density-ee"}
 NEEDS_GRID = {"cnn-ignore-ee", "cnn-add-ee", "cnn-project-ee"}
 
 
@@ -92,7 +92,7 @@ def reads_of(kind: str, stage: str, tensors: dict) -> list[tuple[str, str]]:
 
 
 def has_grid(shape: tuple[int, ...], kind: str) -> bool:
-    """Not vectors, video, waveforms' maps of one column, or tokens that are no square behind a class token."""
+    """Not vectors, video, waveforms' maps of one column, tokens that are no square behind a class token."""
     if len(shape) == 2 and kind in NEEDS_GRID:
         return shape[0] >= 5 and isqrt(shape[0] - 1) ** 2 == shape[0] - 1
     return len(shape) == 3 and shape[-1] > 1
@@ -136,7 +136,9 @@ def test_exits_attach_and_anytime_equals_forward(name):
 
 
 def multiplies_nothing(stage: torch.nn.Module) -> bool:
-    return not any(hasattr(m, "weight") and m.weight is not None and m.weight.dim() > 1 for m in stage.modules())
+    return not any(
+        hasattr(m, "weight") and m.weight is not None and m.weight.dim() > 1 for m in stage.modules()
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -154,7 +156,7 @@ def test_profile_is_complete(name):
     for row in found.rows:
         assert row.parameters > 0 or row.kind == "stage"
         # A pooling, or the sum at the end of a residual block, multiplies nothing.
-        assert row.macs > 0 or row.kind == "stage" and multiplies_nothing(net.backbone.stage(row.name))
+        assert row.macs > 0 or (row.kind == "stage" and multiplies_nothing(net.backbone.stage(row.name)))
         assert row.output_shapes
         assert row.ms > 0
         assert row.p95_ms > 0

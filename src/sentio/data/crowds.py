@@ -1,7 +1,7 @@
 """Readers of crowds: pictures with the places of all heads, some with a second of sound.
 
-ShanghaiTech: Y. Zhang et al., *Single-Image Crowd Counting via Multi-Column Convolutional Neural Network*, CVPR
-2016. DISCO: D. Hu et al., *Ambient Sound Helps: Audiovisual Crowd Counting in Extreme Conditions*, 2020.
+ShanghaiTech: Y. Zhang et al., *Single-Image Crowd Counting via Multi-Column Convolutional Neural Network*,
+CVPR 2016. DISCO: D. Hu et al., *Ambient Sound Helps: Audiovisual Crowd Counting in Extreme Conditions*, 2020.
 """
 
 from __future__ import annotations
@@ -94,21 +94,23 @@ def read_shanghaitech(folder: str | Path) -> Crowds:
     scenes: list[CrowdScene] = []
     for part in ("train", "test"):
         base = root / f"{part}_data"
-        truth = next((base / name for name in ("ground-truth", "ground_truth") if (base / name).is_dir()), None)
+        truth = next(
+            (base / name for name in ("ground-truth", "ground_truth") if (base / name).is_dir()), None
+        )
         if truth is None or not (base / "images").is_dir():
             raise InputError(
-                f"{root} is not a part of ShanghaiTech: it has no {part}_data with images and ground-truth; give "
-                "the folder part_A or part_B"
+                f"{root} is not a part of ShanghaiTech: it has no {part}_data with images and ground-truth; "
+                "give the folder part_A or part_B"
             )
         pictures = [file for file in listing(base / "images")[1] if file.suffix.lower() in IMAGES]
         missing = [file.name for file in pictures if not (truth / f"GT_{file.stem}.mat").is_file()]
         if missing:
-            raise InputError(f"{truth} has no annotation GT_….mat for {len(missing)} pictures: {listed(missing)}")
+            raise InputError(
+                f"{truth} has no annotation GT_….mat for {len(missing)} pictures: {listed(missing)}"
+            )
         for file in sorted(pictures, key=lambda path: _number(path.stem)):
             mat = truth / f"GT_{file.stem}.mat"
-            scenes.append(
-                CrowdScene(f"{part}/{file.stem}", file, part, mat, points=_reading(_heads, mat))
-            )
+            scenes.append(CrowdScene(f"{part}/{file.stem}", file, part, mat, points=_reading(_heads, mat)))
     return _crowds("shanghaitech", scenes, root)
 
 
@@ -117,8 +119,8 @@ def read_disco(folder: str | Path) -> Crowds:
 
     Args:
         folder: with ``imgs`` or ``images``, ``audio`` or ``audios`` (``.wav``), and ``density`` or
-            ``density_maps`` with ``train``, ``val`` and ``test``, each with a ``.mat`` file that holds ``map``.
-            All have the picture's name.
+            ``density_maps`` with ``train``, ``val`` and ``test``, each with ``.mat`` files that hold ``map``. All
+            have the picture's name.
 
     Raises:
         InputError: another layout, or a scene without picture or sound.
@@ -138,7 +140,9 @@ def read_disco(folder: str | Path) -> Crowds:
                 continue
             for found, what in ((pictures, "picture"), (sounds, "sound")):
                 if mat.stem not in found:
-                    raise InputError(f"{mat} has no {what} of the same name in {root}; get the data set again")
+                    raise InputError(
+                        f"{mat} has no {what} of the same name in {root}; get the data set again"
+                    )
             scenes.append(
                 CrowdScene(
                     f"{part}/{mat.stem}",
@@ -183,7 +187,9 @@ def _heads(path: Path) -> NDArray[np.float64]:
     while isinstance(points, list) and len(points) == 1:
         points = points[0]
     if not isinstance(points, np.ndarray) or points.ndim != 2 or (points.size and points.shape[1] != 2):
-        raise InputError(f"{path} holds no heads (image_info with location); it is not ShanghaiTech's annotation")
+        raise InputError(
+            f"{path} holds no heads (image_info with location); it is not ShanghaiTech's annotation"
+        )
     return points.reshape(-1, 2)
 
 

@@ -44,7 +44,9 @@ def read_mat(path: str | Path) -> dict[str, Any]:
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data.startswith(b"MATLAB 7.3"):
         raise InputError(f"{file} is a MATLAB file of version 7.3 (HDF5); save it with '-v7' and read that")
     if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
-        raise InputError(f"{file} is not a MATLAB file of version 5; give a .mat file saved with '-v7' or '-v6'")
+        raise InputError(
+            f"{file} is not a MATLAB file of version 5; give a .mat file saved with '-v7' or '-v6'"
+        )
     order = "<" if data[126:128] == b"IM" else ">"
     found: dict[str, Any] = {}
     try:

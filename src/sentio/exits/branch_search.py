@@ -1,4 +1,4 @@
-"""Patch, width and heads of SL-ViT within a limit of parameters, such as those of CNN-EE at the same place."""
+"""Patch, width and heads of SL-ViT within a limit of parameters, such as those of CNN-EE on the same map."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def candidates(
             raise ConfigError(f"A search for SL-ViT needs {name} of whole numbers from 1 up, got {values!r}")
     wrong = [side for side in patches if height % side or width % side]
     if wrong:
-        raise ConfigError(f"Patches of {wrong[0]}x{wrong[0]} do not divide a {height}x{width} map; leave them out")
+        raise ConfigError(
+            f"Patches of {wrong[0]}x{wrong[0]} do not divide a {height}x{width} map; leave them out"
+        )
     found = []
     for patch in patches:
         for number in heads:

@@ -26,9 +26,7 @@ class MLPExit(nn.Module):
 
 
 @register("exit", "mlp-ee", paper=PAPER)
-def build(
-    shapes: tuple[Shape, ...], outputs: int, /, *, hidden: int = 256, dropout: float = 0.5
-) -> MLPExit:
+def build(shapes: tuple[Shape, ...], outputs: int, /, *, hidden: int = 256, dropout: float = 0.5) -> MLPExit:
     """The class token through layer norm and a dense head; the cheapest of the exits for transformers.
 
     Args:
@@ -41,5 +39,7 @@ def build(
         ConfigError: an option out of range, or another shape.
     """
     _, width = token_shape("mlp-ee", shapes)
-    check_options("mlp-ee", at_least_one={"outputs": outputs, "hidden": hidden}, dropouts={"dropout": dropout})
+    check_options(
+        "mlp-ee", at_least_one={"outputs": outputs, "hidden": hidden}, dropouts={"dropout": dropout}
+    )
     return MLPExit(width, mlp_head(width, outputs, hidden=hidden, dropout=dropout))

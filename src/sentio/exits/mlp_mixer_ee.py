@@ -81,6 +81,4 @@ def build(
     )
     layer = MixerLayer(tokens, width, sizes["token_hidden"], sizes["channel_hidden"])
     head = mlp_head(width, outputs, hidden=hidden, dropout=dropout)
-    return MixingExit(
-        "mlp-mixer-ee", shapes[0], layer, head, nn.LayerNorm(width, eps=1e-6) if norm else None
-    )
+    return MixingExit("mlp-mixer-ee", shapes[0], layer, head, nn.LayerNorm(width, eps=1e-6) if norm else None)

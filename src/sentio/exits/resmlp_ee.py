@@ -39,6 +39,4 @@ def build(
         dropouts={"dropout": dropout},
     )
     layer = ResMLPLayer(tokens, width, wide)
-    return MixingExit(
-        "resmlp-ee", shapes[0], layer, mlp_head(width, outputs, hidden=hidden, dropout=dropout)
-    )
+    return MixingExit("resmlp-ee", shapes[0], layer, mlp_head(width, outputs, hidden=hidden, dropout=dropout))

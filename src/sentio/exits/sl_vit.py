@@ -138,9 +138,7 @@ def encoder_layers(
     )
 
 
-def patch_for(
-    kind: str, shape: tuple[int, int, int], patch: int | tuple[int, int] | None
-) -> tuple[int, int]:
+def patch_for(kind: str, shape: tuple[int, int, int], patch: int | tuple[int, int] | None) -> tuple[int, int]:
     """The patch that an exit was told to use on a map, or the one chosen for it.
 
     Raises:
@@ -151,7 +149,9 @@ def patch_for(
         return choose_patch(height, width)
     sides = tuple(patch) if isinstance(patch, tuple | list) else (patch, patch)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
-        raise ConfigError(f"Option 'patch' of exit {kind!r} is a whole number or a pair of them, got {patch!r}")
+        raise ConfigError(
+            f"Option 'patch' of exit {kind!r} is a whole number or a pair of them, got {patch!r}"
+        )
     if height % sides[0] or width % sides[1]:
         raise ConfigError(
             f"Patches of {sides[0]}x{sides[1]} do not divide the {height}x{width} map of exit {kind!r}; "

@@ -45,9 +45,7 @@ def as_tokens(x: Tensor) -> Tensor:
     return torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)
 
 
-def patch_grid(
-    kind: str, shape: Shape, special: int, grid: tuple[int, int] | None
-) -> tuple[int, int]:
+def patch_grid(kind: str, shape: Shape, special: int, grid: tuple[int, int] | None) -> tuple[int, int]:
     """(rows, columns) of the patches behind the special tokens, or of a map.
 
     Raises:
@@ -57,15 +55,15 @@ def patch_grid(
         return shape[1], shape[2]
     if len(shape) != 2:
         raise ConfigError(
-            f"Exit {kind!r} needs tokens (token, channel) or a map (channel, height, width), got shape {shape}"
+            f"Exit {kind!r} needs tokens (token, channel) or a map (channel, height, width), got {shape}"
         )
     patches = shape[0] - special
     if grid is None:
         side = isqrt(max(patches, 0))
         if side * side != patches or not side:
             raise ConfigError(
-                f"Exit {kind!r} needs to know how {patches} patches lie behind {special} special tokens; give "
-                "options grid=(rows, columns) and special"
+                f"Exit {kind!r} needs to know how {patches} patches lie behind {special} special tokens; "
+                "give options grid=(rows, columns) and special"
             )
         return side, side
     if len(grid) != 2 or prod(grid) != patches:

@@ -56,9 +56,7 @@ class FusionBlock(nn.Module):
         last: nothing behind this block listens, so only ``main`` goes on.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, audio: int, *, affine: bool, last: bool
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, audio: int, *, affine: bool, last: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=2, dilation=2)
         self.bn = nn.BatchNorm2d(out_channels, affine=affine)
@@ -137,9 +135,7 @@ def csrnet(
     stages: dict[str, nn.Module] = {f"visual{n}": block for n, block in enumerate(blocks, start=1)}
     for number, wide in enumerate(BACK_END, start=1):
         out = wide * width // 64
-        layers: list[tuple[str, nn.Module]] = [
-            ("conv", nn.Conv2d(channels, out, 3, padding=2, dilation=2))
-        ]
+        layers: list[tuple[str, nn.Module]] = [("conv", nn.Conv2d(channels, out, 3, padding=2, dilation=2))]
         layers += [("bn", nn.BatchNorm2d(out))] if norm else []
         stages[f"dilated{number}"] = nn.Sequential(OrderedDict([*layers, ("act", nn.ReLU())]))
         channels = out

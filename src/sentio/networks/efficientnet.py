@@ -152,7 +152,8 @@ def _efficientnet(
 @register(
     "network",
     "efficientnet",
-    paper="M. Tan, Q. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019",
+    paper="M. Tan, Q. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, "
+    "ICML 2019",
     input_shapes={"main": (3, 224, 224)},
     small={"classes": 4, "width": 0.25, "depth": 0.3},
     small_shapes={"main": (3, 32, 32)},

@@ -111,9 +111,7 @@ def _block_8(w: _Widths, channels: int) -> Concat:
     return Concat(
         branch1x1=_conv(channels, w(320), 1),
         branch3x3=nn.Sequential(_conv(channels, w(384), 1), both(w(384))),
-        branch3x3dbl=nn.Sequential(
-            _conv(channels, w(448), 1), _conv(w(448), w(384), 3), both(w(384))
-        ),
+        branch3x3dbl=nn.Sequential(_conv(channels, w(448), 1), _conv(w(448), w(384), 3), both(w(384))),
         branch_pool=_average(channels, w(192)),
     )
 

@@ -59,9 +59,7 @@ def mobilenet_v1(
         if number == 4:
             stages["block4.depthwise"], stages["block4"] = depthwise, pointwise
         else:
-            stages[f"block{number}"] = nn.Sequential(
-                OrderedDict(depthwise=depthwise, pointwise=pointwise)
-            )
+            stages[f"block{number}"] = nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=pointwise))
     for stage in stages.values():
         he_init(stage)
     stages["head"] = PooledLinear(channels, classes, hidden=hidden, dropout=dropout)

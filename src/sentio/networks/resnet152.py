@@ -136,9 +136,7 @@ def resnet152(
         for index in range(depth):
             stride = 2 if index == 0 and group > 1 else 1
             out = 4 * width * 2 ** (group - 1)
-            block: nn.Module = Bottleneck(
-                channels, out, stride, stride_in_first=version == "v1", bias=bias
-            )
+            block: nn.Module = Bottleneck(channels, out, stride, stride_in_first=version == "v1", bias=bias)
             channels = out
             inside = [f"layer{group}.{index}.conv{number}" for number in (1, 2, 3)]
             here = [name for name in inside if name in wanted]
@@ -156,8 +154,8 @@ def resnet152(
         stages[f"layer{group}"] = nn.Sequential(*row)
     if wanted:
         raise ConfigError(
-            f"Network 'resnet152' has no convolution {wanted[0]!r} to cut behind; name one as layer2.0.conv1, "
-            f"with groups of {', '.join(map(str, depths))} blocks"
+            f"Network 'resnet152' has no convolution {wanted[0]!r} to cut behind; name one as layer2.0.conv1 "
+            f"in groups of {', '.join(map(str, depths))} blocks"
         )
     stages["head"] = PooledLinear(channels, classes, hidden=hidden, dropout=dropout)
     for name, stage in stages.items():

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class MixerLayer(nn.Module):
-    """``U = X + f2(GELU(f1(LN(X)ᵀ)))ᵀ``, ``Y = U + f4(GELU(f3(LN(U))))``: ``(batch, token, dim)`` to the same.
+    """``U = X + f2(GELU(f1(LN(X)ᵀ)))ᵀ``, ``Y = U + f4(GELU(f3(LN(U))))``.
+
+    ``(batch, token, dim)`` to the same.
 
     I. Tolstikhin et al., *MLP-Mixer: An all-MLP Architecture for Vision*, NeurIPS 2021.
 
@@ -20,7 +22,9 @@ class MixerLayer(nn.Module):
     def __init__(self, tokens: int, dim: int, token_hidden: int, channel_hidden: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.across = nn.Sequential(nn.Linear(tokens, token_hidden), nn.GELU(), nn.Linear(token_hidden, tokens))
+        self.across = nn.Sequential(
+            nn.Linear(tokens, token_hidden), nn.GELU(), nn.Linear(token_hidden, tokens)
+        )
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.along = nn.Sequential(nn.Linear(dim, channel_hidden), nn.GELU(), nn.Linear(channel_hidden, dim))
 
@@ -42,7 +46,9 @@ class Affine(nn.Module):
 
 
 class ResMLPLayer(nn.Module):
-    """``U = X + Aff(f1(Aff(X)ᵀ)ᵀ)``, ``Y = U + Aff(f3(GELU(f2(Aff(U)))))``: ``(batch, token, dim)`` to the same.
+    """``U = X + Aff(f1(Aff(X)ᵀ)ᵀ)``, ``Y = U + Aff(f3(GELU(f2(Aff(U)))))``.
+
+    ``(batch, token, dim)`` to the same.
 
     H. Touvron et al., *ResMLP: Feedforward Networks for Image Classification with Data-Efficient Training*,
     2021.

@@ -35,7 +35,5 @@ class SumPreservingUpsample(nn.Module):
 
     def forward(self, density: Tensor) -> Tensor:
         corners = False if self.mode == "bilinear" else None
-        larger = interpolate(
-            density, scale_factor=float(self.factor), mode=self.mode, align_corners=corners
-        )
+        larger = interpolate(density, scale_factor=float(self.factor), mode=self.mode, align_corners=corners)
         return larger / self.factor**2

@@ -29,8 +29,8 @@ def counts_of(output: Any) -> Any:
 class Counting:
     """A number of persons for each sample; outputs are counts ``(batch, 1)`` or densities.
 
-    Each exit gives one or the other. Targets are counts ``(batch,)``, or a mapping with ``count`` ``(batch,)``
-    and ``density`` ``(batch, height, width)``: an exit that gives a density learns from the density where
+    Each exit gives one or the other. Targets are counts ``(batch,)``, or a mapping with ``count``
+    ``(batch,)`` and ``density`` ``(batch, height, width)``: an exit that gives a density learns from the density where
     there is one, else from its sum.
 
     Args:
@@ -138,6 +138,4 @@ def build(
     count_weight: float = 0.0,
 ) -> Counting:
     """How many there are, from counts or densities."""
-    return Counting(
-        unit=unit, density_scale=density_scale, count_loss=count_loss, count_weight=count_weight
-    )
+    return Counting(unit=unit, density_scale=density_scale, count_loss=count_loss, count_weight=count_weight)

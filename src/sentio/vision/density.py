@@ -69,7 +69,9 @@ def density_map(
         InputError: points of another shape, not finite, or outside the picture; or a size that is none.
     """
     height, width = size
-    heads = np.asarray(points, dtype=np.float64).reshape(-1, 2) if len(points) == 0 else np.asarray(points, float)
+    heads = (
+        np.asarray(points, dtype=np.float64).reshape(-1, 2) if len(points) == 0 else np.asarray(points, float)
+    )
     if heads.ndim != 2 or heads.shape[1] != 2:
         raise InputError(f"Heads are points (x, y), an array of shape (n, 2), got shape {heads.shape}")
     if height < 1 or width < 1 or side < 1 or side % 2 == 0 or not sigma > 0:
@@ -116,7 +118,7 @@ def shrink_density(density: NDArray[Any], factor: int) -> NDArray[np.float32]:
     height, width = density.shape[-2:]
     if factor < 1 or height % factor or width % factor:
         raise InputError(
-            f"A density map of {height}x{width} cannot be made {factor} times smaller; choose a divisor of both"
+            f"A density map of {height}x{width} cannot be made {factor} times smaller; take a divisor of both"
         )
     blocks = density.reshape(*density.shape[:-2], height // factor, factor, width // factor, factor)
     return blocks.sum(axis=(-3, -1)).astype(np.float32)

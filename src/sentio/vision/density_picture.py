@@ -35,15 +35,15 @@ def over_photo(
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or density.ndim != 2:
         raise InputError(
-            f"A density picture needs a photo (height, width, 3) and a map (height, width), got {photo.shape} "
-            f"and {density.shape}"
+            f"A density picture needs a photo (height, width, 3) and a map (height, width), got "
+            f"{photo.shape} and {density.shape}"
         )
     height, width = photo.shape[:2]
     rows, columns = density.shape
     if height % rows or width % columns or height // rows != width // columns:
         raise InputError(
-            f"A density of {rows}x{columns} does not lie on a photo of {height}x{width}; give one of the same "
-            "size, or smaller by a whole factor"
+            f"A density of {rows}x{columns} does not lie on a photo of {height}x{width}; give one of "
+            "the same size, or smaller by a whole factor"
         )
     factor = height // rows
     values = np.maximum(np.asarray(density, np.float64), 0).repeat(factor, 0).repeat(factor, 1) / factor**2

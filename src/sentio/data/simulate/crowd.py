@@ -55,11 +55,13 @@ class CrowdSettings:
         if min(self.size) < 16:
             raise ConfigError(f"Pictures of crowds are at least 16x16, got {self.size[0]}x{self.size[1]}")
         if self.condition not in CONDITIONS:
-            raise ConfigError(f"A crowd's condition is one of {', '.join(CONDITIONS)}, got {self.condition!r}")
+            raise ConfigError(
+                f"A crowd's condition is one of {', '.join(CONDITIONS)}, got {self.condition!r}"
+            )
         if self.rate < 8000 or not self.seconds > 0 or not 0 <= self.talking <= 1 or self.spread < 0:
             raise ConfigError(
-                "A crowd's sound has a rate from 8000 Hz, a length above 0, a share of talkers from 0 to 1 and a "
-                f"spread from 0 dB, got {self.rate}, {self.seconds}, {self.talking} and {self.spread}"
+                "A crowd's sound has a rate from 8000 Hz, a length above 0, a share of talkers from 0 to 1 and "
+                f"a spread from 0 dB, got {self.rate}, {self.seconds}, {self.talking} and {self.spread}"
             )
 
 
@@ -206,9 +208,7 @@ def _blurred(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     return image
 
 
-def _babble(
-    generator: np.random.Generator, count: int, settings: CrowdSettings
-) -> NDArray[np.float32]:
+def _babble(generator: np.random.Generator, count: int, settings: CrowdSettings) -> NDArray[np.float32]:
     """Those who talk, over the murmur of the place: each talker adds the same power on average."""
     rate, samples = settings.rate, round(settings.seconds * settings.rate)
     murmur = noise(generator, samples, rate, band(100, 3000, 1))
