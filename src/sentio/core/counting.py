@@ -141,9 +141,9 @@ def count(module: nn.Module, inputs: Any, *, rule: str = "macs") -> Count:
             point operations as TensorFlow's profiler counted Keras models in 2021; ``ptflops``, as papers
             on video networks count with the tool of that name, multiply-accumulates plus biases, two per
             element of a batch norm, one per element of a ReLU and one per element that a pooling is given;
-            ``elementwise``, multiply-accumulates plus the element-wise work of transformers, as the figures of
-            the multi-exit ViT paper have it: one per bias, sum, product, ReLU, GELU and element of a pooling's
-            windows, two per element of a layer norm and three per element of a softmax.
+            ``elementwise``, multiply-accumulates plus the element-wise work of transformers, as the figures
+            of the multi-exit ViT paper have it: one per bias, sum, product, ReLU, GELU and element of a
+            pooling's windows, two per element of a layer norm and three per element of a softmax.
 
     Raises:
         UnknownNameError: no such rule.

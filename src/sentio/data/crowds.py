@@ -115,12 +115,12 @@ def read_shanghaitech(folder: str | Path) -> Crowds:
 
 
 def read_disco(folder: str | Path) -> Crowds:
-    """DISCO: pictures with a second of sound each, and densities by part; or heads, where these are there.
+    """DISCO: pictures with a second of sound each, and densities by part.
 
     Args:
         folder: with ``imgs`` or ``images``, ``audio`` or ``audios`` (``.wav``), and ``density`` or
-            ``density_maps`` with ``train``, ``val`` and ``test``, each with ``.mat`` files that hold ``map``. All
-            have the picture's name.
+            ``density_maps`` with ``train``, ``val`` and ``test``, each with ``.mat`` files that hold a matrix
+            ``map``. All have the picture's name.
 
     Raises:
         InputError: another layout, or a scene without picture or sound.

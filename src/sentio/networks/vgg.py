@@ -48,7 +48,7 @@ class DenseLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(
-                f"The dense layers of this network were built for maps {self.shape}, got {tuple(x.shape[1:])}; "
+                f"The dense layers of this network take maps {self.shape}, got {tuple(x.shape[1:])}; "
                 "give option 'size' the size of its inputs"
             )
         return self.layers(x.flatten(1))

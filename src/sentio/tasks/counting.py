@@ -30,8 +30,8 @@ class Counting:
     """A number of persons for each sample; outputs are counts ``(batch, 1)`` or densities.
 
     Each exit gives one or the other. Targets are counts ``(batch,)``, or a mapping with ``count``
-    ``(batch,)`` and ``density`` ``(batch, height, width)``: an exit that gives a density learns from the density where
-    there is one, else from its sum.
+    ``(batch,)`` and ``density`` ``(batch, height, width)``: an exit that gives a density learns from the
+    density where there is one, else from its sum.
 
     Args:
         unit: what is counted, in the singular.

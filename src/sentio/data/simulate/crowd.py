@@ -60,8 +60,8 @@ class CrowdSettings:
             )
         if self.rate < 8000 or not self.seconds > 0 or not 0 <= self.talking <= 1 or self.spread < 0:
             raise ConfigError(
-                "A crowd's sound has a rate from 8000 Hz, a length above 0, a share of talkers from 0 to 1 and "
-                f"a spread from 0 dB, got {self.rate}, {self.seconds}, {self.talking} and {self.spread}"
+                "A crowd's sound has a rate from 8000 Hz, a length above 0, a share of talkers from 0 to 1 "
+                f"and a spread from 0 dB, got {self.rate}, {self.seconds}, {self.talking} and {self.spread}"
             )
 
 
