@@ -140,7 +140,23 @@ def test_sounds_knows_every_audio_network():
 
     listed = (BENCHMARKS / "sounds.py").read_text("utf-8")
     pictures = {"deit", "mobilevit", "resnet8", "resnet20", "resnet50", "tap-cnn"}
+    pictures |= {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
+    pictures |= {"mobilenet-v1", "resnet152", "transcrowd", "vgg16", "vit-b16"}
     moving = {"agcn", "slow", "st-bln", "st-gcn", "x3d-l", "x3d-m", "x3d-s", "x3d-xs"}
-    large = {"ast", "passt", "vit-large"}
+    large = {"ast", "passt", "vggish", "vit-large"}
     for name in set(registry.names("network")) - pictures - moving - large:
         assert f'    "{name}": ' in listed, f"{name} is missing in benchmarks/sounds.py"
+
+
+def test_crowds_compares_sound_with_silence(tmp_path):
+    found, picture = tmp_path / "crowds.json", tmp_path / "crowds.png"
+    command = [sys.executable, str(BENCHMARKS / "crowds.py"), "--train", "8", "--test", "4", "--epochs", "1"]
+    command += ["--width", "4", "--picture", str(picture), "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(found.read_text())["rows"]
+    assert len(rows) == 2 * 4 * 4
+    deaf = {(row["condition"], row["exit"]): row["mae"] for row in rows if not row["sound"]}
+    hearing = {(row["condition"], row["exit"]): row["mae"] for row in rows if row["sound"]}
+    assert deaf.keys() == hearing.keys() and deaf != hearing
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -18,6 +18,17 @@ from sentio.tasks.classification import Classification
 torch.set_num_threads(1)
 
 
+def as_arrays(x):
+    """Features as a model takes them: an array, or several by name."""
+    return {key: as_arrays(part) for key, part in x.items()} if isinstance(x, dict) else x.numpy()
+
+
+def first(count, features):
+    if isinstance(features, dict):
+        return {key: part[:count] for key, part in features.items()}
+    return features[:count]
+
+
 @pytest.mark.parametrize("name", registry.names("network"))
 def test_exports_and_agrees(name, tmp_path):
     entry = registry.find("network", name)
@@ -28,14 +39,14 @@ def test_exports_and_agrees(name, tmp_path):
     net = add_exits(backbone, "pooled-linear", at=[backbone.stage_names[0]], classes=classes)
     model = Model(TorchRow(net), Classification([f"label {i}" for i in range(classes)]), name=name)
     export(model, tmp_path / "box")
-    features = backbone.example(7, seed=1).numpy()
+    features = as_arrays(backbone.example(7, seed=1))
     surely = np.sort(softmax(model.outputs(features)[backbone.stage_names[0]]).max(axis=1))
     # Between two samples, so that some leave and rounding cannot move one across.
     policy = Confidence({backbone.stage_names[0]: float((surely[3] + surely[4]) / 2)})
     for runtime in ("torch", "edge"):
         opened = load(tmp_path / "box", runtime=runtime)
         assert opened.runtime == runtime
-        for rows in (features[:1], features[:2], features):
+        for rows in (first(1, features), first(2, features), features):
             ours, theirs = model.answer(rows, policy=policy), opened.answer(rows, policy=policy)
             assert ours.exit_names() == theirs.exit_names()
             assert np.abs(softmax(ours.outputs) - softmax(theirs.outputs)).max() < 1e-4

@@ -62,6 +62,9 @@ class Work:
         norm_channels: channels of a batch norm.
         norm_elements: elements of a batch norm's output.
         rectified: elements of a ReLU's output.
+        gelu: elements of a GELU's output.
+        added: elements of a sum of two tensors.
+        layer_normed: elements of a layer norm's output.
         pool_inputs: elements of a pooling's input, or of what a mean over axes is taken of.
         attention: the operation is attention as such.
     """
@@ -74,6 +77,9 @@ class Work:
     norm_channels: int = 0
     norm_elements: int = 0
     rectified: int = 0
+    gelu: int = 0
+    added: int = 0
+    layer_normed: int = 0
     pool_inputs: int = 0
     attention: bool = False
 
@@ -97,12 +103,29 @@ def _tf_2021(work: Work, in_attention: bool) -> int:
     return 2 * work.macs + work.bias + work.pooled + 5 * work.softmax + work.products
 
 
+def _elementwise(work: Work, in_attention: bool) -> int:
+    # Scaling the scores of attention is part of its products, whichever kernel does it.
+    scaled = 0 if in_attention else work.products
+    activated = work.rectified + work.gelu
+    return (
+        work.macs
+        + work.bias
+        + 3 * work.softmax
+        + activated
+        + 2 * work.layer_normed
+        + work.added
+        + scaled
+        + work.pooled
+    )
+
+
 #: rule name -> weight of an operation, given whether it ran inside an attention module
 RULES: dict[str, Callable[[Work, bool], int]] = {
     "macs": _macs,
     "tf-2021": _tf_2021,
     "dcase": _dcase,
     "ptflops": _ptflops,
+    "elementwise": _elementwise,
 }
 
 
@@ -117,7 +140,10 @@ def count(module: nn.Module, inputs: Any, *, rule: str = "macs") -> Count:
             and recurrent gates; ``dcase``, the same plus two per batch-norm channel; ``tf-2021``, floating
             point operations as TensorFlow's profiler counted Keras models in 2021; ``ptflops``, as papers
             on video networks count with the tool of that name, multiply-accumulates plus biases, two per
-            element of a batch norm, one per element of a ReLU and one per element that a pooling is given.
+            element of a batch norm, one per element of a ReLU and one per element that a pooling is given;
+            ``elementwise``, multiply-accumulates plus the element-wise work of transformers, as the figures
+            of the multi-exit ViT paper have it: one per bias, sum, product, ReLU, GELU and element of a
+            pooling's windows, two per element of a layer norm and three per element of a softmax.
 
     Raises:
         UnknownNameError: no such rule.
@@ -268,6 +294,18 @@ def _relu(output: Tensor, *_: Any) -> Work:
     return Work(rectified=output.numel())
 
 
+def _gelu(output: Tensor, *_: Any) -> Work:
+    return Work(gelu=output.numel())
+
+
+def _sum(output: Tensor, left: Tensor, right: Any, *_: Any) -> Work:
+    return Work(added=output.numel())
+
+
+def _layer_norm(output: Any, x: Tensor, *_: Any) -> Work:
+    return Work(layer_normed=x.numel())
+
+
 def _softmax(output: Tensor, *_: Any) -> Work:
     return Work(softmax=output.numel())
 
@@ -314,6 +352,10 @@ _OPERATIONS: dict[Any, Callable[..., Work]] = {
     _ATEN._adaptive_avg_pool3d.default: _average,
     _ATEN.mean.dim: _average,
     _ATEN.relu.default: _relu,
+    _ATEN.gelu.default: _gelu,
+    _ATEN.add.Tensor: _sum,
+    _ATEN.layer_norm.default: _layer_norm,
+    _ATEN.native_layer_norm.default: _layer_norm,
     _ATEN.softmax.int: _softmax,
     _ATEN._softmax.default: _softmax,
     _ATEN.mul.Tensor: _elementwise_product,

@@ -38,3 +38,38 @@ class Label:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many there are in one picture, recording or window.
+
+    Args:
+        count: how many, not rounded, at least 0.
+        exit: the exit that answered; for several windows the deepest one used.
+        milliseconds: time to the answer; the sum over windows.
+        unit: what was counted, in the singular.
+        density: ``(height, width)`` per pixel, where the exit gave one; not among the plain values.
+        start, end: seconds in the recording.
+        windows: the parts, where the recording was longer than one window.
+        notes: what was odd about the input, one sentence each.
+    """
+
+    count: float
+    exit: str
+    milliseconds: float
+    unit: str = "person"
+    density: Any = field(default=None, repr=False, compare=False)
+    start: float = 0.0
+    end: float = 0.0
+    windows: tuple[Count, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def at(self, start: float, end: float) -> Count:
+        """The same answer placed in a recording."""
+        return replace(self, start=start, end=end)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("density", "windows")}
+        return {**plain, "windows": tuple(part.to_dict() for part in self.windows)}

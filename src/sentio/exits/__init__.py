@@ -3,6 +3,15 @@
 #: name -> module in this folder
 MEMBERS = {
     "pooled-linear": "pooled_linear",
+    "av-sl-vit": "av_sl_vit",
+    "cnn-add-ee": "cnn_tokens_ee",
     "cnn-ee": "cnn_ee",
+    "cnn-ignore-ee": "cnn_tokens_ee",
+    "cnn-project-ee": "cnn_tokens_ee",
+    "density-ee": "density_ee",
+    "mlp-ee": "mlp_ee",
+    "mlp-mixer-ee": "mlp_mixer_ee",
+    "resmlp-ee": "resmlp_ee",
     "sl-vit": "sl_vit",
+    "vit-ee": "vit_ee",
 }

@@ -50,6 +50,24 @@ def one_map(kind: str, shapes: tuple[Shape, ...]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def vector_width(kind: str, shape: Shape) -> int:
+    """Width of what `mean_vector` makes of a tensor of that shape.
+
+    Raises:
+        ConfigError: the shape has no axes.
+    """
+    if not shape:
+        raise ConfigError(f"Exit {kind!r} reads tensors with a channel axis; one without axes was given")
+    return shape[1] if len(shape) == 2 else shape[0]
+
+
+def mean_vector(x: Tensor) -> Tensor:
+    """A vector ``(batch, C)``, tokens ``(batch, N, C)`` or a map ``(batch, C, ...)`` as ``(batch, C)``."""
+    if x.ndim == 2:
+        return x
+    return x.mean(dim=1) if x.ndim == 3 else x.flatten(2).mean(dim=2)
+
+
 def check_size(kind: str, x: Tensor, shape: Shape) -> None:
     """Refuse a tensor of another size than the exit's flattened head was built for.
 

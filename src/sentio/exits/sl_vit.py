@@ -106,14 +106,25 @@ def build(
         tokens, embedding = shape[0], nn.Linear(shape[1], dim)
     elif [len(given) for given in shapes] == [4]:
         channels, time, height, width = shape = shapes[0]
-        side = _patch_for((channels, height, width), patch)
+        side = patch_for("sl-vit", (channels, height, width), patch)
         embedding = FramePatchEmbedding((channels, time, height, width), dim, side)
         tokens = embedding.tokens
     else:
         shape = one_map("sl-vit", shapes)
-        embedding = PatchEmbedding(shape, dim, _patch_for(shape, patch))
+        embedding = PatchEmbedding(shape, dim, patch_for("sl-vit", shape, patch))
         tokens = embedding.tokens
-    encoder = nn.Sequential(
+    encoder = encoder_layers(
+        dim, heads, layers, head_dim=head_dim, last_residual=last_residual, dropout=dropout
+    )
+    head = mlp_head(tokens * dim, outputs, hidden=hidden, dropout=head_dropout)
+    return SLViTExit(shape, embedding, tokens, dim, encoder, head)
+
+
+def encoder_layers(
+    dim: int, heads: int, layers: int, *, head_dim: int | None, last_residual: bool, dropout: float
+) -> nn.Sequential:
+    """Encoder layers as in SL-ViT; only the last one may lack its last residual."""
+    return nn.Sequential(
         *(
             EncoderLayer(
                 dim,
@@ -125,22 +136,25 @@ def build(
             for index in range(layers)
         )
     )
-    head = mlp_head(tokens * dim, outputs, hidden=hidden, dropout=head_dropout)
-    return SLViTExit(shape, embedding, tokens, dim, encoder, head)
 
 
-def _patch_for(shape: tuple[int, int, int], patch: int | tuple[int, int] | None) -> tuple[int, int]:
+def patch_for(kind: str, shape: tuple[int, int, int], patch: int | tuple[int, int] | None) -> tuple[int, int]:
+    """The patch that an exit was told to use on a map, or the one chosen for it.
+
+    Raises:
+        ConfigError: it is not a size, or does not divide the map.
+    """
     _, height, width = shape
     if patch is None:
         return choose_patch(height, width)
     sides = tuple(patch) if isinstance(patch, tuple | list) else (patch, patch)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ConfigError(
-            f"Option 'patch' of exit 'sl-vit' is a whole number or a pair of them, got {patch!r}"
+            f"Option 'patch' of exit {kind!r} is a whole number or a pair of them, got {patch!r}"
         )
     if height % sides[0] or width % sides[1]:
         raise ConfigError(
-            f"Patches of {sides[0]}x{sides[1]} do not divide the {height}x{width} map of exit 'sl-vit'; "
+            f"Patches of {sides[0]}x{sides[1]} do not divide the {height}x{width} map of exit {kind!r}; "
             "choose divisors of its sides, or leave 'patch' out to have one chosen"
         )
     return sides[0], sides[1]

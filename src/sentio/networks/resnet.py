@@ -61,16 +61,30 @@ def _basic_block(block: BasicBlock) -> Form:
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolution, the stride in the 3×3 ("v1.5"); the last is four times as wide."""
+    """1×1, 3×3 and 1×1 convolution; the last is four times as wide.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    Args:
+        stride_in_first: whether the stride is in the first 1×1 ("v1") and not in the 3×3 ("v1.5").
+        bias: whether convolutions have biases, as in Keras's files.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        stride_in_first: bool = False,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         width = out_channels // 4
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        first, second = (stride, 1) if stride_in_first else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=1, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=bias)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
         same = stride == 1 and in_channels == out_channels
@@ -78,7 +92,7 @@ class Bottleneck(nn.Module):
             nn.Identity()
             if same
             else nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=bias),
                 nn.BatchNorm2d(out_channels),
             )
         )
@@ -92,9 +106,9 @@ class Bottleneck(nn.Module):
 class ImageStem(nn.Module):
     """7×7 convolution and 3×3 max-pooling, each with stride 2."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=bias)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

@@ -181,6 +181,16 @@ register(
 
 register(
     "network",
+    "vit-b16",
+    summary="Images of 384x384 in 86,859,496 parameters and 55.5 G MACs: ViT-B/16.",
+    paper="A. Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021",
+    input_shapes={"main": (3, 384, 384)},
+    small=_SMALL | {"in_channels": 3},
+    small_shapes={"main": (3, 26, 20)},
+)(partial(vit, classes=1000, in_channels=3, size=(384, 384), stride=16, layers=12, **DEIT_SIZES["base"]))
+
+register(
+    "network",
     "ast",
     summary="Audio tagging on ten-second log-mels: the audio spectrogram transformer, 86,594,063 parameters.",
     paper="Y. Gong, Y.-A. Chung, J. Glass, AST: Audio Spectrogram Transformer, Interspeech 2021",

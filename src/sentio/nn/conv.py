@@ -109,14 +109,25 @@ class InvertedResidual(nn.Module):
 
 
 class PooledLinear(nn.Module):
-    """Global average over time and frequency, then one linear layer: ``(batch, C, T, F)`` to logits."""
+    """Global average over time and frequency, then one linear layer: ``(batch, C, T, F)`` to logits.
 
-    def __init__(self, channels: int, classes: int) -> None:
+    Args:
+        channels: C.
+        classes: width of the output.
+        hidden: width of a layer in between, with ReLU and dropout; none by default.
+        dropout: rate in front of the last layer.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, hidden: int | None = None, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.fc = nn.Linear(channels, classes)
+        between: list[nn.Module] = [] if hidden is None else [nn.Linear(channels, hidden), nn.ReLU()]
+        self.between = nn.Sequential(*between, *([nn.Dropout(dropout)] if dropout else []))
+        self.fc = nn.Linear(channels if hidden is None else hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean(dim=(2, 3)))
+        return self.fc(self.between(x.mean(dim=(2, 3))))
 
 
 @streams(InvertedResidual)
@@ -127,4 +138,4 @@ def _inverted_residual(block: InvertedResidual) -> Form:
 
 @streams(PooledLinear)
 def _pooled_linear(head: PooledLinear) -> Form:
-    return Chain(WindowPool("mean"), head.fc)
+    return Chain(WindowPool("mean"), *head.between, head.fc)

@@ -1,4 +1,7 @@
 """Tasks by name: a new task is a file here and a row in this table."""
 
 #: name -> module in this folder
-MEMBERS = {"classification": "classification"}
+MEMBERS = {
+    "classification": "classification",
+    "counting": "counting",
+}
