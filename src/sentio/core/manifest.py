@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sentio.core.anytime import FINAL, MAIN
 from sentio.core.errors import ArtifactError
 
-#: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16
-SCHEMA = 2
+#: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16.
+#: 3: the front end may be a graph
+SCHEMA = 3
 MANIFEST = "sentio.json"
 #: keys of the graphs
 STAGE, EXIT = "stage:", "exit:"
@@ -95,6 +96,7 @@ class Manifest(_Strict):
     network: NetworkFacts
     exits: list[ExitFacts] = []
     graphs: dict[str, GraphFacts] = {}
+    front_end_graph: GraphFacts | None = None
     frontend: NamedFacts | None = None
     task: NamedFacts
     policy: dict[str, Any]
@@ -110,7 +112,10 @@ class Manifest(_Strict):
 
     def values(self) -> dict[str, Any]:
         """Plain values, without what its version of the format does not know."""
-        return self.model_dump(mode="json", exclude={"storage"} if self.version < 2 else None)
+        unknown = {"storage"} if self.version < 2 else set()
+        return self.model_dump(
+            mode="json", exclude=unknown | ({"front_end_graph"} if self.version < 3 else set())
+        )
 
 
 def read_manifest(values: Any, where: str) -> Manifest:
@@ -140,7 +145,8 @@ def read_manifest(values: Any, where: str) -> Manifest:
             f"Artifact {where} is damaged at {place!r} in {MANIFEST} ({first['msg'].lower()}); "
             "copy or export it again"
         ) from error
-    for name in [*manifest.files, *(graph.file for graph in manifest.graphs.values())]:
+    front_end = [] if manifest.front_end_graph is None else [manifest.front_end_graph.file]
+    for name in [*manifest.files, *front_end, *(graph.file for graph in manifest.graphs.values())]:
         if not _SAFE_NAME.fullmatch(name):
             raise ArtifactError(
                 f"Artifact {where} is refused: {name!r} is not a plain relative file name; "
@@ -156,6 +162,14 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     stages, exits = manifest.network.stages, [e.name for e in manifest.exits]
     if manifest.version < 2 and manifest.storage != "float32":
         yield f"format version {manifest.version} does not know weights stored as {manifest.storage}"
+    front_end = manifest.front_end_graph
+    if front_end is not None:
+        if manifest.version < 3:
+            yield f"format version {manifest.version} does not know graphs of front ends"
+        if front_end.file not in manifest.files:
+            yield f"the front end's graph is in {front_end.file!r}, which is not among its files"
+        if front_end.outputs != list(manifest.network.input_shapes) or len(front_end.inputs) != 1:
+            yield "the front end's graph does not take samples and give the network's input"
     if len(set(stages)) < len(stages):
         yield f"stage names repeat in {', '.join(stages)}"
     if len({*exits, FINAL}) <= len(exits):

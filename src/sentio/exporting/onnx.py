@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import tempfile
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentio.core.anytime import Boundary
+from sentio.core.anytime import MAIN, Boundary
 from sentio.core.artifact import check_target
 from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
@@ -21,7 +22,10 @@ from sentio.core.multi_exit import MultiExit
 from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, quiet, reason
 from sentio.core.staged import as_boundary, as_value, evaluating
 from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
+from sentio.exporting.front_end_graph import front_end_graph
 from sentio.exporting.half_precision import store_as_float16
+from sentio.exporting.int8_figures import POINT, Parts, divide, figures, refitted, sensitivity
+from sentio.exporting.quantisation import Int8, quantise_row
 
 #: largest accepted difference of a class probability to PyTorch
 TOLERANCE = 1e-3
@@ -33,53 +37,117 @@ class Exported:
 
     Args:
         path: the artifact.
-        bytes: of each graph, by ``stage:NAME`` and ``exit:NAME``.
-        difference: largest difference of a class probability to PyTorch on random features.
+        bytes: of each graph, by ``stage:NAME`` and ``exit:NAME``, and of ``front end`` where it is one.
+        difference: largest difference of a class probability to PyTorch on random features, before int8.
         rounding: of that, to the model before its weights were rounded to float16; None where they were not.
+        int8: what int8 came to, plain values as in the card; None where it was not asked for.
     """
 
     path: Path
     bytes: dict[str, int]
     difference: float
     rounding: float | None = None
+    int8: dict[str, Any] | None = None
 
 
-def export(model: Model, path: str | Path, *, dtype: Storage = "float32") -> Exported:
+def export(
+    model: Model,
+    path: str | Path,
+    *,
+    dtype: Storage = "float32",
+    int8: Int8 | None = None,
+    front_end: bool = False,
+    weights: bool = True,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+) -> Exported:
     """Write a model for the box: the same artifact, with every stage and exit as an ONNX graph.
 
     Args:
         model: with a PyTorch network.
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
         dtype: what weights are stored as, see `save`; both runtimes compute in float32 with the same weights.
+        int8: quantise stages and exits; what that costs is measured and goes into the artifact's card. Such
+            an artifact has no weights for PyTorch, which would answer otherwise.
+        front_end: write the front end as a graph too, for `sentio.edge.front_end.with_front_end_graph`.
+        weights: keep the weights for PyTorch; without them the artifact is smaller and runs on its graphs.
+        cache: a folder that keeps the features of int8's data for the next time.
+        skip_bad: leave out files of int8's data that cannot be read, with a note, instead of raising.
 
     Raises:
         MissingExtraError: the exporter is not installed.
-        ConfigError: a stage cannot be exported (names it), its graph disagrees with PyTorch, the input's
-            shape is not known, or a parameter is too large for float16.
+        ConfigError: a stage cannot be exported or quantised (names it), its graph disagrees with PyTorch, the
+            input's shape is not known, a parameter is too large for float16, or the front end has no graph.
+        InputError: the data for int8 cannot be used.
         ArtifactError: it cannot be written there.
     """
     from sentio.core.loading import load
 
     check_target(path)
     shapes = known_shapes(model)
+    parts = None if int8 is None else divide(model, int8, cache=cache, skip_bad=skip_bad)
     rounding = None
     if dtype == "float16":
         whole, model = model, rounded(model)
         rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
+    own = None
+    if front_end:
+        own = GraphFacts(file="front_end.onnx", inputs=["samples"], outputs=[MAIN])
+        files[own.file] = front_end_graph(model.frontend)
     if dtype == "float16":
-        files = {name: store_as_float16(graph) for name, graph in files.items()}
+        files = {
+            name: graph if own and name == own.file else store_as_float16(graph)
+            for name, graph in files.items()
+        }
     with tempfile.TemporaryDirectory() as scratch:
-        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), dtype=dtype)
-        difference = _difference(model, load(draft, runtime="edge"), shapes)
-    if difference > TOLERANCE:
-        raise ConfigError(
-            f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
-            "probability, so nothing was written; please report this network"
-        )
-    written = save(model, path, graphs=(graphs, files), dtype=dtype)
+        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), weights=False)
+        box = load(draft, runtime="edge", threads=1)
+        difference = _difference(model, box, shapes)
+        if difference > TOLERANCE:
+            raise ConfigError(
+                f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
+                "probability, so nothing was written; please report this network"
+            )
+        report = None
+        if int8 is not None and parts is not None:
+            model, files, report = _in_int8(model, box, graphs, files, int8, parts, Path(scratch))
+    keep = weights and int8 is None
+    written = save(model, path, graphs=(graphs, files), front_end_graph=own, dtype=dtype, weights=keep)
     sizes = {key: len(files[facts.file]) for key, facts in graphs.items()}
-    return Exported(written, sizes, difference, rounding)
+    if own is not None:
+        sizes["front end"] = len(files[own.file])
+    return Exported(written, sizes, difference, rounding, report)
+
+
+def _in_int8(
+    model: Model,
+    box: Model,
+    graphs: dict[str, GraphFacts],
+    files: dict[str, bytes],
+    settings: Int8,
+    parts: Parts,
+    scratch: Path,
+) -> tuple[Model, dict[str, bytes], dict[str, Any]]:
+    """The model with what int8 came to in its card, its graphs, and the same report."""
+    from sentio.core.loading import load
+
+    row = quantise_row(graphs, files, parts.ranges, settings)
+    draft = save(model, scratch / "int8.zip", graphs=(graphs, row.files), weights=False)
+    after = load(draft, runtime="edge", threads=1)
+    if settings.refit:
+        after = refitted(after, parts, settings.seed)
+    found = figures(box, after, parts)
+    worst = max(found.get("drops", {}).values(), default=0.0)
+    wanted = worst > POINT if settings.sensitivity is None else settings.sensitivity
+    if wanted:
+        found["sensitivity"] = sensitivity(box, after, row.quantised, parts)
+    report = {**row.facts(settings), **parts.facts(), **found, "refit": settings.refit}
+    report["notes"] = [*parts.notes, *row.notes]
+    written = copy.copy(model)
+    written.policy, written.temperatures = after.policy, after.temperatures
+    written.card = {**model.card, "int8": report}
+    return written, row.files, report
 
 
 def export_graphs(
