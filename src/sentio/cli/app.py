@@ -17,6 +17,7 @@ from sentio.cli.augment import augment
 from sentio.cli.bars import Bars
 from sentio.cli.demo import demo
 from sentio.cli.download import download
+from sentio.cli.export import export
 from sentio.cli.listen import listen
 from sentio.cli.options import (
     Artifact,
@@ -345,35 +346,6 @@ def profile(
         print(result.table())
 
 
-@app.command(epilog=examples("sentio export my-model box", "sentio predict box clip.ogg --runtime edge"))
-def export(
-    artifact: Artifact,
-    out: Annotated[Path, typer.Argument(metavar="PATH", help="Where it goes: a folder, .zip or .sentio.")],
-    half: Annotated[
-        bool, typer.Option("--float16", help="Store weights in half the bytes; computed is in float32.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Write a model as graphs that run without PyTorch.
-
-    Every stage and every exit becomes an ONNX file of its own, so early exits save time there as well.
-    """
-    from sentio import export as run
-    from sentio import load
-
-    result = run(load(artifact, runtime="torch"), out, dtype="float16" if half else "float32")
-    if as_json:
-        facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
-        printing.as_json({**facts, "difference": result.difference, "rounding": result.rounding})
-        return
-    for key, size in result.bytes.items():
-        print(f"{key:32} {size:>10,} bytes")
-    print(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
-    if result.rounding is not None:
-        print(f"and by at most {result.rounding:.1e} from those before rounding to float16")
-    print(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
-
-
 @app.command(epilog=examples("sentio models --json"))
 def models(as_json: Json = False) -> None:
     """List shipped models, networks, exits and other names.
@@ -411,6 +383,13 @@ def doctor(as_json: Json = False) -> None:
 app.command(
     epilog=examples("sentio download fsdd data", "sentio download tau-2022-mobile data --keep-archives")
 )(download)
+app.command(
+    epilog=examples(
+        "sentio export my-model box",
+        "sentio export my-model box --int8 --calibration my_sounds",
+        "sentio predict box clip.ogg --runtime edge",
+    )
+)(export)
 app.command(epilog=examples("sentio demo", "sentio demo --data my_sounds --out my-demo"))(demo)
 app.command(
     epilog=examples(

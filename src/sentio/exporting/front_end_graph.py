@@ -58,6 +58,12 @@ class _Nodes:
     def whole(self, value: Any) -> str:
         return self._constant(np.asarray(value, dtype=np.int64))
 
+    def place(self, value: Any) -> str:
+        return self._constant(np.asarray(value, dtype=np.int32))
+
+    def count(self, first: int, end: int) -> str:
+        return self.node("Range", self.whole(first), self.whole(end), self.whole(1))
+
     def _constant(self, array: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
@@ -97,6 +103,7 @@ def _bands(graph: _Nodes, s: LogMel, samples: int) -> str:
 
     filters = mel_filters(s)
     touched = np.flatnonzero(filters.any(axis=0))
+    touched = np.arange(touched[0], touched[-1] + 1)
     parts = []
     for part in (np.cos, np.sin):
         kernels = _kernels(graph, s.n_fft, touched, window, part)
@@ -105,16 +112,25 @@ def _bands(graph: _Nodes, s: LogMel, samples: int) -> str:
     power = graph.node("Add", *squares)
     if s.power == 1:
         power = graph.node("Sqrt", power)
-    mel = graph.node("MatMul", graph.number(filters[:, touched]), power)
+    mel = graph.node("MatMul", _sparse(graph, filters[:, touched]), power)
     return graph.node("Transpose", mel, perm=[0, 2, 1])
 
 
 def _kernels(graph: _Nodes, n_fft: int, bins: NDArray[Any], window: NDArray[Any], part: Any) -> str:
     """The windowed cosines or sines of some bins, ``(bin, 1, time)``; constants, so computed once."""
     table = graph.number(part(2 * np.pi * np.arange(n_fft) / n_fft))
-    products = graph.node("Mul", graph.whole(bins[:, None, None]), graph.whole(np.arange(len(window))))
+    rows = graph.node("Reshape", graph.count(bins[0], bins[-1] + 1), graph.whole([-1, 1, 1]))
+    products = graph.node("Mul", rows, graph.count(0, len(window)))
     turns = graph.node("Mod", products, graph.whole(n_fft))
     return graph.node("Mul", graph.node("Gather", table, turns), graph.number(window))
+
+
+def _sparse(graph: _Nodes, matrix: NDArray[Any]) -> str:
+    """A matrix that is mostly zero: a bin lies in two bands at most."""
+    places = np.flatnonzero(matrix)
+    zeros = graph.node("ConstantOfShape", graph.whole([matrix.size]))
+    flat = graph.node("ScatterElements", zeros, graph.place(places), graph.number(matrix.flat[places]))
+    return graph.node("Reshape", flat, graph.whole(matrix.shape))
 
 
 def _logarithm(graph: _Nodes, s: LogMel, mel: str) -> str:

@@ -182,7 +182,8 @@ def quantise_row(
             missed = sorted({layer for layer in left if layer not in settings.float_layers})
             if missed:
                 notes.append(
-                    f"{key}: {len(left)} layers stay in float ({', '.join(missed)}), which ONNX Runtime does not quantise."
+                    f"{key}: {len(left)} layers stay in float, which ONNX Runtime does not quantise: "
+                    f"{', '.join(missed)}."
                 )
             if len(smaller) >= len(whole) or len(left) == len(float_weights(whole)):
                 smaller = whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -144,12 +145,13 @@ def _reader(batches: Sequence[Batch]) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """ONNX Runtime's tools log to the root logger, which would begin to print for the whole program."""
+    """ONNX Runtime's tools print, and log to the root logger, which then prints for the whole program."""
     root, handler, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
     root.addHandler(handler)
     logging.disable(logging.WARNING)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(level)
         root.removeHandler(handler)
