@@ -73,7 +73,7 @@ def test_every_preset_has_a_graph(preset):
 
 
 def test_other_front_ends_are_refused():
-    with pytest.raises(ConfigError, match="Only the front end 'log-mel' can be written as a graph; .* 'wav"):
+    with pytest.raises(ConfigError, match=r"Only the front end 'log-mel' can be written as a graph; .* 'wav"):
         front_end_graph(registry.build("frontend", "waveform"))
     with pytest.raises(ConfigError, match="the model's is none"):
         front_end_graph(None)
@@ -127,7 +127,7 @@ def test_a_box_without_the_graph_or_with_another_is_refused(box, tmp_path):
         with pytest.raises(ArtifactError, match=message):
             with_front_end_graph(load(damaged), damaged)
     old = files.manifest.model_copy(update={"version": 2})
-    with pytest.raises(ArtifactError, match="not among its files|does not know graphs of front ends"):
+    with pytest.raises(ArtifactError, match=r"not among its files|does not know graphs of front ends"):
         write_artifact(
             tmp_path / "old.zip",
             files.manifest.model_copy(

@@ -226,6 +226,7 @@ def _shrink(model: Any, original: Any) -> None:
         del field[:]
         field.extend(values)
     del graph.value_info[:], model.metadata_props[:]
+    model.ClearField("doc_string")
     _shorten_names(graph)
     onnx.checker.check_model(model, full_check=True)
 
