@@ -15,9 +15,9 @@ from sentio import __version__
 from sentio.cli import options, printing
 from sentio.cli.augment import augment
 from sentio.cli.bars import Bars
+from sentio.cli.box import export
 from sentio.cli.demo import demo
 from sentio.cli.download import download
-from sentio.cli.export import export
 from sentio.cli.listen import listen
 from sentio.cli.options import (
     Artifact,

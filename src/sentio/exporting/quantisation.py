@@ -181,7 +181,9 @@ def quantise_row(
             left = float_weights(smaller)
             missed = sorted({layer for layer in left if layer not in settings.float_layers})
             if missed:
-                notes.append(f"{key}: what ONNX Runtime does not quantise stays in float: {', '.join(missed)}.")
+                notes.append(
+                    f"{key}: what ONNX Runtime does not quantise stays in float: {', '.join(missed)}."
+                )
             if len(smaller) >= len(whole) or len(left) == len(float_weights(whole)):
                 smaller = whole
                 if not missed:
