@@ -141,7 +141,7 @@ def test_layers_that_cannot_be_quantised_are_told(large_row, small, monkeypatch)
     monkeypatch.setattr(quantisation, "quantise_graph", fail)
     with pytest.raises(
         ConfigError,
-        match=r"^Stage 'a' cannot be quantised: it is odd; keep it in float with keep='stage:a' \(",
+        match=r"^Stage 'a' cannot be quantised: it is odd; keep it in float with keep=\['stage:a'\] \(",
     ):
         quantise_row(graphs, files, {"main": x}, settings(x))
 

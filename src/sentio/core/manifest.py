@@ -112,10 +112,9 @@ class Manifest(_Strict):
 
     def values(self) -> dict[str, Any]:
         """Plain values, without what its version of the format does not know."""
-        unknown = {"storage"} if self.version < 2 else set()
-        return self.model_dump(
-            mode="json", exclude=unknown | ({"front_end_graph"} if self.version < 3 else set())
-        )
+        since = {"storage": 2, "front_end_graph": 3}
+        unknown = {name for name, version in since.items() if self.version < version}
+        return self.model_dump(mode="json", exclude=unknown)
 
 
 def read_manifest(values: Any, where: str) -> Manifest:

@@ -125,6 +125,9 @@ def divide(model: Model, settings: Int8, *, cache: str | Path | None = None, ski
         ranges: Mapping[str, Any] = {MAIN: used.windows.inputs[used.heard]}
     else:
         ranges = given if isinstance(given, Mapping) else {MAIN: given}
+    trained = (model.card.get("data") or {}).get("name")
+    if figures is not None and figures.name == trained:
+        notes = (*notes, f"The model was trained on files of {trained}; accuracies on those are too good.")
     return Parts(ranges, used, figures, apart, notes)
 
 
@@ -263,11 +266,9 @@ def refitted(after: Model, parts: Parts, seed: int) -> Model:
         raise ConfigError(f"Model {after.name!r} does not know the costs of its exits, so none can be fitted")
     plain, heard = copy.copy(after), part.heard
     plain.temperatures = {}
-    known = _labels(after)
-    number = np.array([known.index(label) if label in known else -1 for label in part.labels])
     found: Calibrated = calibrate(
         plain.outputs(part.windows.inputs[heard]),
-        number[part.windows.targets[heard]],
+        _targets(after, part)[heard],
         after.costs,
         CalibrationSection(**(_goal(after) or GOAL)),
         seed=seed,
@@ -300,8 +301,7 @@ def _accuracies(outputs: Mapping[str, NDArray[Any]], model: Model, parts: Parts)
     part = parts.measured
     if part is None or not part.labels:
         return {}
-    known = _labels(model)
-    targets = np.array([known.index(label) for label in part.labels])[part.windows.targets]
+    targets = _targets(model, part)
     heard = np.flatnonzero(part.heard)
     recordings = Recordings(part.windows.rows, targets, heard, getattr(model.task, "none_below", None))
     return {
@@ -310,11 +310,14 @@ def _accuracies(outputs: Mapping[str, NDArray[Any]], model: Model, parts: Parts)
     }
 
 
+def _targets(model: Model, part: Labelled) -> NDArray[np.int64]:
+    """The model's class number of each window; the data may count classes otherwise."""
+    known = _labels(model)
+    number = np.array([known.index(label) if label in known else -1 for label in part.labels])
+    targets: NDArray[np.int64] = number[part.windows.targets]
+    return targets
+
+
 def _summary(found: Evaluation) -> dict[str, Any]:
-    exits = {row.name: {"accuracy": row.accuracy, "share": row.share, "ms": row.ms} for row in found.exits}
-    return {
-        "accuracy": found.accuracy,
-        "mean_macs": found.mean_macs,
-        "mean_ms": found.mean_ms,
-        "exits": exits,
-    }
+    exits = {row.name: {"accuracy": row.accuracy, "share": row.share} for row in found.exits}
+    return {"accuracy": found.accuracy, "mean_macs": found.mean_macs, "exits": exits}

@@ -91,15 +91,12 @@ def export(
         whole, model = model, rounded(model)
         rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
+    if dtype == "float16":
+        files = {name: store_as_float16(graph) for name, graph in files.items()}
     own = None
     if front_end:
         own = GraphFacts(file="front_end.onnx", inputs=["samples"], outputs=[MAIN])
         files[own.file] = front_end_graph(model.frontend)
-    if dtype == "float16":
-        files = {
-            name: graph if own and name == own.file else store_as_float16(graph)
-            for name, graph in files.items()
-        }
     with tempfile.TemporaryDirectory() as scratch:
         draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), weights=False)
         box = load(draft, runtime="edge", threads=1)

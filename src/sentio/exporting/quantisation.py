@@ -114,7 +114,7 @@ class QuantisedRow:
 
     def facts(self, settings: Int8) -> dict[str, Any]:
         """Plain values for the card: how it was made, and bytes before and after."""
-        names = ("method", "symmetric", "reduce_range")
+        names = ("method", "symmetric", "reduce_range", "split", "seed")
         return {
             **{name: getattr(settings, name) for name in names},
             "windows": self.windows,
@@ -214,8 +214,8 @@ def _quantised(key: str, graph: bytes, given: list[NDArray[Any]], settings: Int8
     except ConfigError as error:
         what, name = key.split(":", 1)
         raise ConfigError(
-            f"{what.capitalize()} {name!r} cannot be quantised: {error}; keep it in float with keep={key!r} "
-            f"(--keep {key})"
+            f"{what.capitalize()} {name!r} cannot be quantised: {error}; keep it in float with "
+            f"keep=[{key!r}] (--keep {key})"
         ) from error
 
 
