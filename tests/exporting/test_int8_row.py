@@ -19,6 +19,7 @@ from sentio.core.loading import load  # noqa: E402
 from sentio.core.policy import Confidence  # noqa: E402
 from sentio.data.features import FeatureSet  # noqa: E402
 from sentio.exporting import int8_figures, quantisation  # noqa: E402
+from sentio.exporting.half_precision import store_as_float16  # noqa: E402
 from sentio.exporting.int8_figures import divide, figures, refitted, sensitivity  # noqa: E402
 from sentio.exporting.onnx import export  # noqa: E402
 from sentio.exporting.quantisation import Int8, quantise_row  # noqa: E402
@@ -114,6 +115,22 @@ def test_what_is_kept_stays_as_it_is(large_row, small):
         ConfigError, match="no stage or exit 'c' to keep in float; there are: stage:a, exit:e1"
     ):
         quantise_row(graphs, files, {"main": x}, settings(x, keep=("c",)))
+
+
+def test_float16_is_for_what_stays_float(large_row, small):
+    """Quantisation begins with float32: of weights behind casts it would find none."""
+    graphs, files = large_row
+    x = small.features(20)
+    kept = settings(x, keep=("stage:b",))
+    plain = quantise_row(graphs, files, {"main": x}, kept)
+    both = quantise_row(graphs, files, {"main": x}, kept, store=store_as_float16)
+    assert both.quantised == plain.quantised
+    for key, facts in graphs.items():
+        if key in both.quantised:
+            assert both.files[facts.file] == plain.files[facts.file]
+    # Its weights are not exact in float16, so nothing but the way it is written has changed.
+    assert both.files[graphs["stage:b"].file] == store_as_float16(files[graphs["stage:b"].file])
+    assert both.bytes["stage:b"][0] == plain.bytes["stage:b"][0]
 
 
 def test_graphs_that_int8_makes_no_smaller_stay_float(row, small):

@@ -346,6 +346,15 @@ def profile(
         print(result.table())
 
 
+app.command(
+    epilog=examples(
+        "sentio export my-model box",
+        "sentio export my-model box --int8 --calibration my_sounds",
+        "sentio predict box clip.ogg --runtime edge",
+    )
+)(export)
+
+
 @app.command(epilog=examples("sentio models --json"))
 def models(as_json: Json = False) -> None:
     """List shipped models, networks, exits and other names.
@@ -383,13 +392,6 @@ def doctor(as_json: Json = False) -> None:
 app.command(
     epilog=examples("sentio download fsdd data", "sentio download tau-2022-mobile data --keep-archives")
 )(download)
-app.command(
-    epilog=examples(
-        "sentio export my-model box",
-        "sentio export my-model box --int8 --calibration my_sounds",
-        "sentio predict box clip.ogg --runtime edge",
-    )
-)(export)
 app.command(epilog=examples("sentio demo", "sentio demo --data my_sounds --out my-demo"))(demo)
 app.command(
     epilog=examples(

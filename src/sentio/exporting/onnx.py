@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,11 @@ def export(
         whole, model = model, rounded(model)
         rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
-    if dtype == "float16":
-        files = {name: store_as_float16(graph) for name, graph in files.items()}
     own = None
     if front_end:
         own = GraphFacts(file="front_end.onnx", inputs=["samples"], outputs=[MAIN])
-        files[own.file] = front_end_graph(model.frontend)
+        made = front_end_graph(model.frontend)
+    store = store_as_float16 if dtype == "float16" else _as_it_is
     with tempfile.TemporaryDirectory() as scratch:
         draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), weights=False)
         box = load(draft, runtime="edge", threads=1)
@@ -108,7 +108,11 @@ def export(
             )
         report = None
         if int8 is not None and parts is not None:
-            model, files, report = _in_int8(model, box, graphs, files, int8, parts, Path(scratch))
+            model, files, report = _in_int8(model, box, graphs, files, store, int8, parts, Path(scratch))
+        else:
+            files = {name: store(graph) for name, graph in files.items()}
+    if own is not None:
+        files[own.file] = made
     keep = weights and int8 is None
     written = save(model, path, graphs=(graphs, files), front_end_graph=own, dtype=dtype, weights=keep)
     sizes = {key: len(files[facts.file]) for key, facts in graphs.items()}
@@ -122,6 +126,7 @@ def _in_int8(
     box: Model,
     graphs: dict[str, GraphFacts],
     files: dict[str, bytes],
+    store: Callable[[bytes], bytes],
     settings: Int8,
     parts: Parts,
     scratch: Path,
@@ -129,7 +134,7 @@ def _in_int8(
     """The model with what int8 came to in its card, its graphs, and the same report."""
     from sentio.core.loading import load
 
-    row = quantise_row(graphs, files, parts.ranges, settings)
+    row = quantise_row(graphs, files, parts.ranges, settings, store=store)
     draft = save(model, scratch / "int8.zip", graphs=(graphs, row.files), weights=False)
     after = load(draft, runtime="edge", threads=1)
     if settings.refit:
@@ -145,6 +150,10 @@ def _in_int8(
     written.policy, written.temperatures = after.policy, after.temperatures
     written.card = {**model.card, "int8": report}
     return written, row.files, report
+
+
+def _as_it_is(graph: bytes) -> bytes:
+    return graph
 
 
 def export_graphs(

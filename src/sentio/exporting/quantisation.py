@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -147,6 +147,8 @@ def quantise_row(
     files: Mapping[str, bytes],
     features: Mapping[str, NDArray[Any]],
     settings: Int8,
+    *,
+    store: Callable[[bytes], bytes] | None = None,
 ) -> QuantisedRow:
     """Quantise each stage and exit in the order of the row.
 
@@ -158,6 +160,7 @@ def quantise_row(
         graphs, files: float stages and exits, as `export_graphs` gives them.
         features: calibration windows by the names of the network's inputs, float32, batch first.
         settings: how.
+        store: how graphs are stored that stay in float, e.g. `store_as_float16`; as they are if None.
 
     Raises:
         ConfigError: ONNX Runtime cannot quantise a graph (names it), or ``keep`` names none.
@@ -175,7 +178,8 @@ def quantise_row(
     for key, facts in graphs.items():
         exit = key.startswith(EXIT)
         given = [(kept if exit else boundary)[name] for name in facts.inputs]
-        whole = smaller = files[facts.file]
+        whole = files[facts.file]
+        as_float = smaller = whole if store is None else store(whole)
         if key not in keep:
             smaller = _quantised(key, whole, given, settings, answers=exit or key == last)
             left = float_weights(smaller)
@@ -184,11 +188,11 @@ def quantise_row(
                 notes.append(
                     f"{key}: what ONNX Runtime does not quantise stays in float: {', '.join(missed)}."
                 )
-            if len(smaller) >= len(whole) or len(left) == len(float_weights(whole)):
-                smaller = whole
+            if len(smaller) >= len(as_float) or len(left) == len(float_weights(whole)):
+                smaller = as_float
                 if not missed:
                     notes.append(f"{key} stays in float, since int8 would not make it smaller.")
-        if smaller is not whole:
+        if smaller is not as_float:
             done.append(key)
         found[facts.file] = smaller
         sizes[key] = (len(whole), len(smaller))
