@@ -30,6 +30,7 @@ from sentio.exporting.quantisation import Int8, quantise_row
 
 #: largest accepted difference of a class probability to PyTorch
 TOLERANCE = 1e-3
+FRONT_END = "front_end.onnx"
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,8 @@ def export(
         whole, model = model, rounded(model)
         rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
-    own = None
-    if front_end:
-        own = GraphFacts(file="front_end.onnx", inputs=["samples"], outputs=[MAIN])
-        made = front_end_graph(model.frontend)
+    own = GraphFacts(file=FRONT_END, inputs=["samples"], outputs=[MAIN]) if front_end else None
+    beside = {FRONT_END: front_end_graph(model.frontend)} if front_end else {}
     store = store_as_float16 if dtype == "float16" else _as_it_is
     with tempfile.TemporaryDirectory() as scratch:
         draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), weights=False)
@@ -111,13 +110,12 @@ def export(
             model, files, report = _in_int8(model, box, graphs, files, store, int8, parts, Path(scratch))
         else:
             files = {name: store(graph) for name, graph in files.items()}
-    if own is not None:
-        files[own.file] = made
+    files = {**files, **beside}
     keep = weights and int8 is None
     written = save(model, path, graphs=(graphs, files), front_end_graph=own, dtype=dtype, weights=keep)
     sizes = {key: len(files[facts.file]) for key, facts in graphs.items()}
-    if own is not None:
-        sizes["front end"] = len(files[own.file])
+    if front_end:
+        sizes["front end"] = len(files[FRONT_END])
     return Exported(written, sizes, difference, rounding, report)
 
 
