@@ -95,6 +95,25 @@ def test_street_sounds_measures_the_peers_and_the_shipped_network(tmp_path):
     assert len(linear) == 2 and max(linear) < 0.8 < figures["street-sounds, all at final"]
 
 
+def test_edge_compares_stages_with_pytorch_and_one_graph(tmp_path):
+    pytest.importorskip("onnxscript")
+    found = tmp_path / "edge.json"
+    command = [sys.executable, str(BENCHMARKS / "edge.py"), "--models", "fsdd-digits", "--repeats", "2"]
+    command += ["--hop", "0.02", "--rounds", "1", "--starts", "1", "--samples", "16", "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(found.read_text())["results"]
+    assert result["weight_ratio"] < 0.27 and 0 < result["difference_int8"] < 0.05
+    assert list(result["laps"]) == [f"batch {n}, thresholds {t}" for n in (1, 16) for t in ("off", "on")]
+    ways = ["stages", "stages, int8", "PyTorch", "one graph", "one graph, int8"]
+    for laps in result["laps"].values():
+        assert list(laps) == ways and laps["stages"]["ratio"] == 1.0
+        assert all(0 < row["p50"] <= row["p95"] <= row["p99"] for row in laps.values())
+    assert list(result["streams"]) == ways[:3]
+    sizes = {name: box["bytes"] for name, box in result["boxes"].items()}
+    assert sizes["stages, int8"] < 0.4 * sizes["stages without weights"] < 0.4 * sizes["stages and weights"]
+
+
 def test_frontend_compares_every_setting_with_librosa(tmp_path):
     pytest.importorskip("librosa")
     found = tmp_path / "frontend.json"

@@ -27,6 +27,7 @@ PUBLIC = [
     "ExitCosts",
     "Fixed",
     "InputError",
+    "Int8",
     "Label",
     "MissingExtraError",
     "Model",

@@ -36,6 +36,7 @@ _PUBLIC = {
     "load": "sentio.core.loading",
     "save": "sentio.core.torch_artifact",
     "export": "sentio.exporting.onnx",
+    "Int8": "sentio.exporting.quantisation",
     "profile": "sentio.core.profiling",
     # data and training
     "open_data": "sentio.data.readers",

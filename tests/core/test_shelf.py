@@ -90,5 +90,5 @@ def test_facts_are_the_cards(tiny):
     assert found["name"] == "tiny"
     assert found["bytes"] == tiny.stat().st_size
     assert (found["accuracy"], found["purpose"]) == (0.5, "tests")
-    missing = {*TEXTS, "recordings", "mean_macs", "macs"} - {"purpose"}
+    missing = {*TEXTS, "recordings", "mean_macs", "macs", "int8"} - {"purpose"}
     assert {key for key, value in found.items() if value is None} == missing

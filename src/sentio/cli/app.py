@@ -15,6 +15,7 @@ from sentio import __version__
 from sentio.cli import options, printing
 from sentio.cli.augment import augment
 from sentio.cli.bars import Bars
+from sentio.cli.box import export
 from sentio.cli.demo import demo
 from sentio.cli.download import download
 from sentio.cli.listen import listen
@@ -373,48 +374,13 @@ def profile(
         print(result.table())
 
 
-@app.command(epilog=examples("sentio export my-model box", "sentio predict box clip.ogg --runtime edge"))
-def export(
-    artifact: Artifact,
-    out: Annotated[Path, typer.Argument(metavar="PATH", help="Where it goes: a folder, .zip or .sentio.")],
-    half: Annotated[
-        bool, typer.Option("--float16", help="Store weights in half the bytes; computed is in float32.")
-    ] = False,
-    on_streams: Annotated[
-        bool, typer.Option("--stream", help="Also write the steps for streams, frame by frame.")
-    ] = False,
-    hop: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="With --stream: frames of a step; the stride by default."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a model as graphs that run without PyTorch.
-
-    Every stage and every exit becomes an ONNX file of its own, so early exits save time there as well.
-    """
-    from sentio import export as run
-    from sentio import load
-
-    model = load(artifact, runtime="torch")
-    steps = None
-    if on_streams:
-        from sentio import stream
-
-        steps = stream(model.network, hop=hop)
-    elif hop is not None:
-        raise ConfigError("--hop is of the steps for streams; give --stream as well")
-    result = run(model, out, dtype="float16" if half else "float32", stream=steps)
-    if as_json:
-        facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
-        printing.as_json({**facts, "difference": result.difference, "rounding": result.rounding})
-        return
-    for key, size in result.bytes.items():
-        print(f"{key:32} {size:>10,} bytes")
-    print(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
-    if result.rounding is not None:
-        print(f"and by at most {result.rounding:.1e} from those before rounding to float16")
-    print(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
+app.command(
+    epilog=examples(
+        "sentio export my-model box",
+        "sentio export my-model box --int8 --calibration my_sounds",
+        "sentio predict box clip.ogg --runtime edge",
+    )
+)(export)
 
 
 @app.command(epilog=examples("sentio models --json"))

@@ -10,6 +10,7 @@ from sentio.core.tables import drawn, short
 
 if TYPE_CHECKING:
     from sentio.core.policy import ExitCosts
+    from sentio.exporting.onnx import Exported
     from sentio.serve.listening import Listening
     from sentio.training.evaluation import Evaluation
 
@@ -124,8 +125,69 @@ def shipped(facts: dict[str, Any]) -> str:
     if facts["accuracy"] is not None:
         accuracy = f"accuracy {facts['accuracy']:.1%}"
         accuracy += f" on {facts['tested_on']}" if facts["tested_on"] else ""
+    int8 = facts["int8"]
+    if int8 is not None and int8["after"] is not None:
+        accuracy += (
+            f" in float; in int8 {int8['after']:.1%} of {int8['recordings']} recordings, where float has "
+        )
+        accuracy += f"{int8['before']:.1%}"
     parts = [f"{facts['name']:16} {facts['bytes'] / 1e6:.2f} MB", accuracy, facts["purpose"]]
     return "  ".join(part for part in parts if part)
+
+
+def exported(result: Exported, out: str) -> str:
+    """What an export wrote: bytes of each graph, how far it is from PyTorch, and what int8 costs."""
+    found = result.int8
+    if found is None:
+        lines = [f"{key:32} {size:>10,} bytes" for key, size in result.bytes.items()]
+    else:
+        lines = [f"{'':32} {'bytes':>20} {'of weights':>20}"]
+        for key, size in result.bytes.items():
+            pairs = [found[what].get(key) for what in ("bytes", "weight_bytes")]
+            cells = [f"{size:,}" if pair is None else f"{pair[0]:,} -> {pair[1]:,}" for pair in pairs]
+            lines.append(f"{key:32} {cells[0]:>20} {cells[1] if pairs[1] else '':>20}".rstrip())
+    lines.append(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
+    if result.rounding is not None:
+        lines.append(f"and by at most {result.rounding:.1e} from those before rounding to float16")
+    if found is not None:
+        lines += int8(found)
+    lines.append(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
+    return "\n".join(lines)
+
+
+def int8(found: dict[str, Any]) -> list[str]:
+    """What int8 came to, from the card."""
+    lines = [f"note: {note}" for note in found["notes"]]
+    gap = found["difference"]
+    lines.append(
+        f"int8 ({found['method']}, {found['windows']} windows): weights take {found['ratio']:.3f} of their "
+        f"bytes; probabilities move by {gap['mean']:.1e} in the mean, {gap['largest']:.1e} at most"
+    )
+    if "after" in found:
+        part = "other recordings than the calibration's" if found["apart"] else "the calibration's recordings"
+        lines.append(f"accuracy on {found['measured']['recordings']} recordings ({part}), float and int8:")
+        rows = {
+            name: (row["accuracy"], found["after"]["exits"][name]["accuracy"])
+            for name, row in found["before"]["exits"].items()
+        }
+        rows["policy"] = (found["before"]["accuracy"], found["after"]["accuracy"])
+        lines += [f"  {name:16} {before:6.1%}  {after:6.1%}" for name, (before, after) in rows.items()]
+    goal = found.get("goal")
+    if goal and goal["before"] and not goal["after"]:
+        wanted = ", ".join(f"{name} {value:g}" for name, value in goal["wanted"].items())
+        lines.append(f"the thresholds no longer meet their goal ({wanted}); fit them anew with --refit")
+    if found["refit"]:
+        lines.append("temperatures and thresholds were fitted anew on the calibration part")
+    costs = found.get("sensitivity")
+    if costs:
+        lines.append("alone in int8, accuracy lost and mean change of a probability:")
+        for row in costs:
+            drop = "" if row["drop"] is None else f"{100 * row['drop']:5.1f} points  "
+            lines.append(f"  {row['graph']:24} {drop}{row['difference']:.1e}")
+        worst = max(found.get("drops", {}).values(), default=0.0)
+        if worst > 0.01:
+            lines.append(f"{costs[0]['graph']} costs most; keep it in float with: --keep {costs[0]['graph']}")
+    return lines
 
 
 def _calibration(report: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from sentio.core.errors import ArtifactError
 from sentio.core.stepping import QUEUE, STEPS, own_key
 
 #: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16;
-#: 3: steps of streams
+#: 3: steps of streams, and the front end as a graph
 SCHEMA = 3
 MANIFEST = "sentio.json"
 #: keys of the graphs
@@ -153,6 +153,7 @@ class Manifest(_Strict):
     exits: list[ExitFacts] = []
     graphs: dict[str, GraphFacts] = {}
     stream: StreamFacts | None = None
+    front_end_graph: GraphFacts | None = None
     frontend: NamedFacts | None = None
     task: NamedFacts
     policy: dict[str, Any]
@@ -168,8 +169,9 @@ class Manifest(_Strict):
 
     def values(self) -> dict[str, Any]:
         """Plain values, without what its version of the format does not know."""
-        later = {"storage": 2, "stream": 3}
-        return self.model_dump(mode="json", exclude={key for key, v in later.items() if self.version < v})
+        since = {"storage": 2, "stream": 3, "front_end_graph": 3}
+        unknown = {name for name, version in since.items() if self.version < version}
+        return self.model_dump(mode="json", exclude=unknown)
 
 
 def read_manifest(values: Any, where: str) -> Manifest:
@@ -208,6 +210,7 @@ def read_manifest(values: Any, where: str) -> Manifest:
         ) from error
     named = [graph.file for graph in manifest.graphs.values()]
     named += [] if manifest.stream is None else [part.file for part in manifest.stream.parts]
+    named += [] if manifest.front_end_graph is None else [manifest.front_end_graph.file]
     for name in [*manifest.files, *named]:
         if not _SAFE_NAME.fullmatch(name):
             raise ArtifactError(
@@ -244,6 +247,14 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield f"format version {manifest.version} does not know weights stored as {manifest.storage}"
     if len({name.casefold() for name in manifest.files}) < len(manifest.files):
         yield "two of its files differ in capitals only, which are one file on some systems"
+    front_end = manifest.front_end_graph
+    if front_end is not None:
+        if manifest.version < 3:
+            yield f"format version {manifest.version} does not know graphs of front ends"
+        if front_end.file not in manifest.files:
+            yield f"the front end's graph is in {front_end.file!r}, which is not among its files"
+        if front_end.outputs != list(manifest.network.input_shapes) or len(front_end.inputs) != 1:
+            yield "the front end's graph does not take samples and give the network's input"
     if len(set(stages)) < len(stages):
         yield f"stage names repeat in {', '.join(stages)}"
     if len({*exits, FINAL}) <= len(exits):

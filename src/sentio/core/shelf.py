@@ -27,7 +27,8 @@ def facts(file: str | Path) -> dict[str, Any]:
 
     Returns:
         ``name``, ``bytes``, ``accuracy`` and ``recordings`` of the test, ``mean_macs`` under the model's
-        policy, ``macs`` of the whole network, and texts: ``purpose``, ``data``, ``tested_on``, ``licence``,
+        policy, ``macs`` of the whole network, ``int8`` where it was quantised (accuracy before and after, and
+        of how many recordings), and texts: ``purpose``, ``data``, ``tested_on``, ``licence``,
         ``credits`` and the ``command`` that makes the artifact again.
 
     Raises:
@@ -43,7 +44,19 @@ def facts(file: str | Path) -> dict[str, Any]:
         "recordings": test.get("recordings"),
         "mean_macs": test.get("mean_macs"),
         "macs": None if manifest.costs is None else manifest.costs.macs[-1],
+        "int8": _int8(manifest.card.get("int8")),
         **{key: texts.get(key) for key in TEXTS},
+    }
+
+
+def _int8(found: Any) -> dict[str, Any] | None:
+    if not isinstance(found, dict):
+        return None
+    before, after = found.get("before") or {}, found.get("after") or {}
+    return {
+        "before": before.get("accuracy"),
+        "after": after.get("accuracy"),
+        "recordings": (found.get("measured") or {}).get("recordings"),
     }
 
 

@@ -18,6 +18,7 @@ from sentio.core.artifact import (
     ArtifactFiles,
     CostFacts,
     ExitFacts,
+    GraphFacts,
     Manifest,
     NamedFacts,
     NetworkFacts,
@@ -40,7 +41,9 @@ def save(
     *,
     graphs: tuple[dict[str, Any], dict[str, bytes]] | None = None,
     stream: StreamFacts | None = None,
+    front_end_graph: GraphFacts | None = None,
     dtype: Storage = "float32",
+    weights: bool = True,
 ) -> Path:
     """Write a model as an artifact.
 
@@ -49,8 +52,10 @@ def save(
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
         graphs: exported stages: their manifest entries and their files (`sentio.export` passes them).
         stream: what the manifest says of steps of streams, whose files are among those of ``graphs``.
+        front_end_graph: the front end's entry, where one of those files is its graph.
         dtype: what parameters are stored as; they are float32 again when they are loaded. ``float16`` halves
             them and rounds each to three digits; running statistics and other buffers stay as they are.
+        weights: without them the artifact is for the edge runtime alone, which runs the graphs.
 
     Returns:
         The path.
@@ -64,9 +69,14 @@ def save(
         raise ConfigError(f"Weights are stored as {' or '.join(get_args(Storage))}, got {dtype!r}")
     net: MultiExit = model.network
     entries, files = graphs or ({}, {})
-    stored: dict[str, Any] = {"storage": dtype, "version": 2} if dtype == "float16" else {}
-    stored |= {} if stream is None else {"stream": stream, "version": 3}
+    stored: dict[str, Any] = {"storage": dtype, "version": 2} if weights and dtype == "float16" else {}
+    if stream is not None:
+        stored |= {"stream": stream, "version": 3}
+    if front_end_graph is not None:
+        stored |= {"front_end_graph": front_end_graph, "version": 3}
     manifest = describe(model).model_copy(update={"graphs": entries, **stored})
+    if not weights:
+        return write_artifact(path, manifest, files)
     # Copies, because safetensors refuses two names of one tensor.
     state = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in net.state_dict().items()}
     if dtype == "float16":

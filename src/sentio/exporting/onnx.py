@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentio.core.anytime import Boundary
+from sentio.core.anytime import MAIN, Boundary
 from sentio.core.artifact import check_target
 from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
@@ -24,10 +25,14 @@ from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, plain
 from sentio.core.policy import Fixed
 from sentio.core.staged import as_boundary, as_value, evaluating
 from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
+from sentio.exporting.front_end_graph import front_end_graph
 from sentio.exporting.half_precision import store_as_float16
+from sentio.exporting.int8_figures import POINT, Parts, divide, figures, refitted, sensitivity
+from sentio.exporting.quantisation import Int8, quantise_row
 
 #: largest accepted difference of a class probability to PyTorch
 TOLERANCE = 1e-3
+FRONT_END = "front_end.onnx"
 
 
 @dataclass(frozen=True)
@@ -36,32 +41,52 @@ class Exported:
 
     Args:
         path: the artifact.
-        bytes: of each graph, by ``stage:NAME``, ``exit:NAME`` and ``step:EXIT``.
-        difference: largest difference of a class probability to PyTorch on random features.
+        bytes: of each graph, by ``stage:NAME``, ``exit:NAME`` and ``step:EXIT``, and of the ``front end``.
+        difference: largest difference of a class probability to PyTorch on random features, before int8.
         rounding: of that, to the model before its weights were rounded to float16; None where they were not.
+        int8: what int8 came to, plain values as in the card; None where it was not asked for.
     """
 
     path: Path
     bytes: dict[str, int]
     difference: float
     rounding: float | None = None
+    int8: dict[str, Any] | None = None
 
 
-def export(model: Model, path: str | Path, *, dtype: Storage = "float32", stream: Any = None) -> Exported:
+def export(
+    model: Model,
+    path: str | Path,
+    *,
+    dtype: Storage = "float32",
+    int8: Int8 | None = None,
+    stream: Any = None,
+    front_end: bool = False,
+    weights: bool = True,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+) -> Exported:
     """Write a model for the box: the same artifact, with every stage and exit as an ONNX graph.
 
     Args:
         model: with a PyTorch network.
         path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
         dtype: what weights are stored as, see `save`; both runtimes compute in float32 with the same weights.
+        int8: quantise stages and exits; what that costs is measured and goes into the artifact's card. Such
+            an artifact has no weights for PyTorch, which would answer otherwise, and no steps for streams.
         stream: made by `sentio.stream` of the model's network: its steps are written too, each part from one
             exit to the next as a graph with state in and state out, beside the stages.
+        front_end: write the front end as a graph too, for `sentio.edge.front_end.with_front_end_graph`.
+        weights: keep the weights for PyTorch; without them the artifact is smaller and runs on its graphs.
+        cache: a folder that keeps the features of int8's data for the next time.
+        skip_bad: leave out files of int8's data that cannot be read, with a note, instead of raising.
 
     Raises:
         MissingExtraError: the exporter is not installed.
-        ConfigError: a stage or step cannot be exported (names it), its graph disagrees with PyTorch, the
-            input's shape is not known, a parameter is too large for float16, or the stream is of another
-            network.
+        ConfigError: a stage or step cannot be exported or quantised (names it), its graph disagrees with
+            PyTorch, the input's shape is not known, a parameter is too large for float16, the front end has
+            no graph, the stream is of another network, or int8 is asked for together with a stream.
+        InputError: the data for int8 cannot be used.
         ArtifactError: it cannot be written there.
     """
     from sentio.core.loading import load
@@ -73,35 +98,92 @@ def export(model: Model, path: str | Path, *, dtype: Storage = "float32", stream
             f"The stream is not of the network of model {model.name!r}; make it with "
             "sentio.stream(model.network)"
         )
+    if stream is not None and int8 is not None:
+        raise ConfigError(
+            "Steps of streams stay in float, so an artifact in int8 has none; export twice, once without int8"
+        )
+    parts = None if int8 is None else divide(model, int8, cache=cache, skip_bad=skip_bad)
     rounding = None
     if dtype == "float16":
         whole, model = model, rounded(model)
         rounding = _difference(whole, model, shapes)
     graphs, files = export_graphs(model.network, shapes)
+    own = GraphFacts(file=FRONT_END, inputs=["samples"], outputs=[MAIN]) if front_end else None
+    beside = {FRONT_END: front_end_graph(model.frontend)} if front_end else {}
+    store = store_as_float16 if dtype == "float16" else _as_it_is
     steps = None
     if stream is not None:
         with _holding(stream.net, model.network):
             steps, written = stream.graphs()
         files |= written
-    if dtype == "float16":
-        files = {name: store_as_float16(graph) for name, graph in files.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), stream=steps, dtype=dtype)
-        opened = load(draft, runtime="edge")
-        difference = _difference(model, opened, shapes)
+        draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), stream=steps, weights=False)
+        box = load(draft, runtime="edge", threads=1)
+        difference = _difference(model, box, shapes)
         if stream is not None:
             with _holding(stream.net, model.network):
-                difference = max(difference, _stream_difference(stream, opened))
-    if difference > TOLERANCE:
-        raise ConfigError(
-            f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
-            "probability, so nothing was written; please report this network"
-        )
+                difference = max(difference, _stream_difference(stream, box))
+        if difference > TOLERANCE:
+            raise ConfigError(
+                f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
+                "probability, so nothing was written; please report this network"
+            )
+        report = None
+        if int8 is not None and parts is not None:
+            model, files, report = _in_int8(model, box, graphs, files, store, int8, parts, Path(scratch))
+        else:
+            files = {name: store(graph) for name, graph in files.items()}
+    files = {**files, **beside}
+    place = save(
+        model,
+        path,
+        graphs=(graphs, files),
+        stream=steps,
+        front_end_graph=own,
+        dtype=dtype,
+        weights=weights and int8 is None,
+    )
     sizes = {key: len(files[facts.file]) for key, facts in graphs.items()}
     if steps is not None:
         sizes |= {f"step:{part.exit}": len(files[part.file]) for part in steps.parts}
-    place = save(model, path, graphs=(graphs, files), stream=steps, dtype=dtype)
-    return Exported(place, sizes, difference, rounding)
+    if front_end:
+        sizes["front end"] = len(files[FRONT_END])
+    return Exported(place, sizes, difference, rounding, report)
+
+
+def _in_int8(
+    model: Model,
+    box: Model,
+    graphs: dict[str, GraphFacts],
+    files: dict[str, bytes],
+    store: Callable[[bytes], bytes],
+    settings: Int8,
+    parts: Parts,
+    scratch: Path,
+) -> tuple[Model, dict[str, bytes], dict[str, Any]]:
+    """The model with what int8 came to in its card, its graphs, and the same report."""
+    from sentio.core.loading import load
+
+    row = quantise_row(graphs, files, parts.ranges, settings, store=store)
+    draft = save(model, scratch / "int8.zip", graphs=(graphs, row.files), weights=False)
+    after = load(draft, runtime="edge", threads=1)
+    if settings.refit:
+        after = refitted(after, parts, settings.seed)
+    found = figures(box, after, parts)
+    worst = max(found.get("drops", {}).values(), default=0.0)
+    wanted = worst > POINT if settings.sensitivity is None else settings.sensitivity
+    if wanted:
+        found["sensitivity"] = sensitivity(box, after, row.quantised, parts)
+    report = {**row.facts(settings), **parts.facts(), **found, "refit": settings.refit}
+    report["notes"] = [*parts.notes, *row.notes]
+    written = copy.copy(model)
+    written.policy, written.temperatures = after.policy, after.temperatures
+    written.card = {**model.card, "int8": report}
+    return written, row.files, report
+
+
+def _as_it_is(graph: bytes) -> bytes:
+    return graph
 
 
 def export_graphs(
