@@ -27,7 +27,7 @@ FORMAT = 1
 class Stored:
     """What is worth keeping: the fields of a `FeatureSet` that cost time. ``notes`` tell of skipped files."""
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[np.float32] | NDArray[np.uint8]
     rows: NDArray[np.int64]
     silent: NDArray[np.bool_]
     item_notes: dict[int, tuple[str, ...]]
@@ -131,7 +131,7 @@ def _notes(text: bytes) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
 def _fits(stored: Stored, items: int) -> bool:
     count = len(stored.inputs)
     return (
-        stored.inputs.dtype == np.float32
+        stored.inputs.dtype in (np.float32, np.uint8)
         and stored.rows.dtype == np.int64
         and stored.silent.dtype == np.bool_
         and stored.rows.shape == stored.silent.shape == (count,)

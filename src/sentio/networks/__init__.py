@@ -10,6 +10,7 @@ MEMBERS = {
     "cp-mobile": "cp_mobile",
     "dcase2024-baseline": "cp_mobile",
     "deit": "vit",
+    "glance-resnet": "glance_resnet",
     "mobilevit": "mobilevit",
     "passt": "vit",
     "phinet": "phinet",

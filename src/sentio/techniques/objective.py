@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -72,8 +71,11 @@ class Objective(Protocol):
         """
         ...
 
-    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[np.float32]) -> None:
-        """Make ready what training needs; called once, with the features of the training part."""
+    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[Any]) -> None:
+        """Make ready what training needs; called with the features of what will be trained on.
+
+        They are as the data set keeps them: pixels of images, uint8, for `sentio.core.features.finished`.
+        """
         ...
 
     def losses(self, net: MultiExit, batch: TrainingBatch, label_loss: LabelLoss) -> dict[str, Tensor]:

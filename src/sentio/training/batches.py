@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,16 @@ class Arrays:
     """Features and targets of one part of the data; a batch has them, and each sample's place in the part.
 
     Args:
-        inputs: float32, ``(sample, channel, time, frequency)``.
+        inputs: float32, ``(sample, channel, time, frequency)``, or what ``finish`` makes so.
         targets: class numbers, ``(sample,)``.
         copies: augmented copies of the inputs, ``(copy, sample, channel, time, frequency)``; None for none.
+        finish: from the inputs of a batch to what the network takes; None where they are that already.
     """
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[np.float32] | NDArray[np.uint8]
     targets: NDArray[np.int64]
     copies: NDArray[np.float32] | None = None
+    finish: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
     def in_order(self, batch: int) -> Loader:
         """Every sample once, no copies."""
@@ -54,6 +57,7 @@ class _Samples(Dataset[tuple[Tensor, ...]]):
         if arrays.copies is not None:
             self.versions += torch.from_numpy(arrays.copies)
         self.targets = torch.from_numpy(arrays.targets)
+        self.finish = arrays.finish
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -65,6 +69,8 @@ class _Samples(Dataset[tuple[Tensor, ...]]):
             inputs = self.versions[0][places]
         else:
             inputs = torch.stack([self.versions[c][s] for c, s in zip(copies, samples, strict=True)])
+        if self.finish is not None:
+            inputs = torch.from_numpy(self.finish(inputs.numpy()))
         return inputs, self.targets[places], places
 
 

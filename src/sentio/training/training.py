@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sentio import __version__
 from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import FrontEnd
+from sentio.core.features import FrontEnd, finished
 from sentio.core.loading import load
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
@@ -121,7 +122,7 @@ def train(
             copies = training_copies(
                 recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
             )
-            arrays = _arrays(chosen, copies)
+            arrays = _arrays(chosen, copies, frontend)
             if not len(arrays.targets):
                 raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
             for objective in objectives:
@@ -204,6 +205,9 @@ def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tup
     sample = prepared.select(split.train).inputs
     if not len(sample):
         raise InputError("Nothing to train on: no training clip can be read")
+    fit = getattr(frontend, "fitted", None)
+    if fit is not None:  # its features are standardised in the batch
+        return fit(sample), prepared
     mean, std = float(sample.mean(dtype=np.float64)), float(sample.std(dtype=np.float64))
     # Nothing but rounding is left where all clips are silent.
     if std < 1e-6 * max(1.0, abs(mean)):
@@ -213,10 +217,11 @@ def _standardised(frontend: FrontEnd, prepared: FeatureSet, split: Split) -> tup
     return fitted, FeatureSet(**{**vars(prepared), "inputs": scaled})
 
 
-def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None) -> Arrays:
+def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None, frontend: FrontEnd) -> Arrays:
     """What is trained on, without windows that are silent in the original."""
     heard = _heard(training)
-    return Arrays(heard.inputs, heard.targets, None if copies is None else copies[:, ~training.silent])
+    kept = None if copies is None else copies[:, ~training.silent]
+    return Arrays(heard.inputs, heard.targets, kept, partial(finished, frontend))
 
 
 def _heard(part: FeatureSet) -> FeatureSet:
@@ -262,7 +267,7 @@ def _run_phases(
 
     What is kept of phase ``n`` is called ``part-n`` there.
     """
-    known = Arrays(validation.inputs, validation.targets) if len(validation) else None
+    known = Arrays(validation.inputs, validation.targets, None, train.finish) if len(validation) else None
     for number, phase in enumerate(phases):
         done, folder = run / f"{part}-{number}.safetensors", run / f"{part}-{number}"
         if done.exists():
