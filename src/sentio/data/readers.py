@@ -16,6 +16,7 @@ from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, lis
 from sentio.data.kinetics import is_kinetics, read_kinetics
 from sentio.data.media import ignored_note, is_media, listing
 from sentio.data.ntu import is_ntu, read_ntu
+from sentio.data.parts import is_parts, read_parts
 from sentio.data.speech_commands import is_speech_commands, read_speech_commands
 from sentio.data.table import read_table
 from sentio.data.tau import is_tau, read_tau
@@ -29,6 +30,7 @@ PUBLIC = (
     (is_tau, read_tau),
     (is_speech_commands, read_speech_commands),
     (is_kinetics, read_kinetics),
+    (is_parts, read_parts),
 )
 LAYOUTS = (
     "put the files of each class in a folder named after the class, "
@@ -179,7 +181,8 @@ def _read_zip(path: Path, shown: Path, protocol: str | None, labels: Sequence[st
     unpacked = unpack(path, shown)
     folder = unpacked.folder
     folders, files = listing(folder)
-    if len(folders) == 1 and not files and _is_laid_out(folders[0]):
+    # A lone folder of training files is a part, not a wrapping.
+    if len(folders) == 1 and not files and not is_parts(folder) and _is_laid_out(folders[0]):
         folder = folders[0]
     dataset = _read_folder(folder, shown / folder.relative_to(unpacked.folder), protocol, labels)
     return replace(
