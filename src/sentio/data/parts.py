@@ -22,7 +22,7 @@ OFFICIAL = ("official", "random")
 
 
 def is_parts(folder: Path) -> bool:
-    """Whether a folder holds folders of parts, one to train on among them, and nothing else; classes in each."""
+    """Whether a folder holds nothing but parts with classes in each, one to train on among them."""
     folders, files = listing(folder)
     parts = [PARTS.get(sub.name.lower()) for sub in folders]
     if "train" not in parts or None in parts or len(set(parts)) < len(parts):
@@ -61,7 +61,8 @@ def read_parts(folder: Path, shown: Path, protocol: str | None = None) -> Datase
     strange = sorted({item.label for item in items} - trained)
     if strange:
         raise InputError(
-            f"{shown} has no training files of {listed(strange)}, which another part holds; add some, or take "
+            f"{shown} has no training files of {listed(strange)}, which another part "
+            "holds; add some, or take "
             "those folders out"
         )
     return make_dataset(shown, items, protocols=OFFICIAL, protocol=chosen, notes=ignored_note(others))

@@ -51,7 +51,7 @@ def padded_crop(
         x: ``(batch, channel, height, width)``.
         padding: largest shift in pixels; 0 changes nothing.
         generator: source of the shifts.
-        edge: what enters: ``zero``, the mean colour of standardised images, or the image's own ``reflect``\\ ion.
+        edge: what enters: ``zero``, the mean colour of standardised images, or what ``reflect`` shows.
 
     Raises:
         InputError: ``x`` does not have four axes.
@@ -80,7 +80,7 @@ def padded_crop(
 
 
 def cutout(x: Tensor, side: float, generator: Generator | None = None) -> Tensor:
-    """Hide a square around a random pixel of each sample; it may reach over the edge (DeVries and Taylor, 2017).
+    """Hide a square around a random pixel of each sample, over the edge too (DeVries and Taylor, 2017).
 
     Args:
         x: ``(batch, channel, height, width)``.

@@ -86,7 +86,8 @@ def _eight_bits(values: NDArray[Any], shown: Path) -> Pixels:
     # Pillow widens 16 bits to 32 where a format has no mode of its own for them.
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
         raise InputError(
-            f"{shown} holds pixels of {values.dtype}, whose range is not known; convert it to 8 bits per colour"
+            f"{shown} holds pixels of {values.dtype}, whose range is not known; "
+            "convert it to 8 bits per colour"
         )
     return (values >> 8).astype(np.uint8)
 
