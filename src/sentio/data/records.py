@@ -50,7 +50,7 @@ def write_pictures(
             found.append(path)
     except OSError as error:
         raise InputError(
-            f"Cannot write the images of {shown} to {folder}: {error.strerror or "
-            "error}; make room or set TMPDIR"
+            f"Cannot write the images of {shown} to {folder}: {error.strerror or error}; "
+            "make room or set TMPDIR"
         ) from error
     return found
