@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from sentio.techniques.objective import SampleOrder
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -35,15 +37,23 @@ class Arrays:
         """Every sample once, no copies."""
         return DataLoader(_Samples(self), batch_size=batch, collate_fn=_whole)
 
-    def shuffled(self, batch: int, *, seed: int, rank: int = 0, devices: int = 1) -> Loader:
-        """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`."""
+    def shuffled(
+        self, batch: int, *, seed: int, rank: int = 0, devices: int = 1, plan: SampleOrder | None = None
+    ) -> Loader:
+        """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`.
+
+        With a plan, batches are drawn as it says until it gives everything, see `Planned`.
+        """
         versions = 1 if self.copies is None else 1 + len(self.copies)
         order = Shuffled(len(self.targets), seed, rank, devices, versions)
         # A last batch of one sample would give batch norm nothing to average over.
         drop_last = len(order) > batch and len(order) % batch == 1
-        return DataLoader(
-            _Samples(self), batch_size=batch, sampler=order, drop_last=drop_last, collate_fn=_whole
-        )
+        if plan is None:
+            return DataLoader(
+                _Samples(self), batch_size=batch, sampler=order, drop_last=drop_last, collate_fn=_whole
+            )
+        batches = Planned(BatchSampler(order, batch, drop_last), order, plan)
+        return DataLoader(_Samples(self), batch_sampler=batches, collate_fn=_whole)
 
 
 class _Samples(Dataset[tuple[Tensor, ...]]):
@@ -109,3 +119,35 @@ class Shuffled(Sampler[int]):
         if self.versions > 1:
             order += self.samples * generator.integers(self.versions, size=self.samples)
         return iter(np.resize(order[self.rank :: self.devices], len(self)).tolist())
+
+
+class Planned(Sampler[list[int]]):
+    """Batches of a technique's own order, and ordinary ones from the epoch in which that gives everything.
+
+    Every epoch has as many batches as an ordinary one.
+
+    Args:
+        ordinary: the batches of an ordinary epoch.
+        sampler: its samples; Lightning tells it the epoch.
+        plan: what is drawn from before.
+    """
+
+    def __init__(self, ordinary: BatchSampler, sampler: Shuffled, plan: SampleOrder) -> None:
+        self.ordinary, self.sampler, self.plan = ordinary, sampler, plan
+        self.ordinary_from = plan.full_from(len(ordinary))
+
+    def __len__(self) -> int:
+        return len(self.ordinary)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shuffled = self.sampler
+        if shuffled.epoch >= self.ordinary_from:
+            yield from self.ordinary
+            return
+        generator = np.random.default_rng([shuffled.seed, shuffled.epoch, shuffled.rank])
+        drawn = self.plan.batches(
+            shuffled.epoch, len(self), self.ordinary.batch_size, (shuffled.seed, shuffled.rank)
+        )
+        for places in drawn:
+            copies = generator.integers(shuffled.versions, size=len(places))
+            yield (places + shuffled.samples * copies).tolist()

@@ -78,7 +78,11 @@ class PhaseModule(L.LightningModule):
         assert train is not None
         trainer = self.trainer
         return train.shuffled(
-            self.recipe.batch, seed=self.recipe.seed, rank=trainer.global_rank, devices=trainer.world_size
+            self.recipe.batch,
+            seed=self.recipe.seed,
+            rank=trainer.global_rank,
+            devices=trainer.world_size,
+            plan=self.phase.order,
         )
 
     def val_dataloader(self) -> Loader | list[Loader]:

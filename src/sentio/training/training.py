@@ -107,8 +107,9 @@ def train(
         net = _network(recipe, task, frontend, start)
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
         objectives = [phase.objective for phase in phases if phase.objective is not None]
-        for objective in objectives:
-            objective.check(net, Setting(task, frontend, recipe.seed))
+        orders = [phase.order for phase in phases if phase.order is not None]
+        for part in (*objectives, *orders):
+            part.check(net, Setting(task, frontend, recipe.seed))
         told = None if progress is None else counter(progress, "features")
         prepared = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
         plain = frontend
@@ -130,19 +131,22 @@ def train(
             return arrays
 
         train_arrays = material(split.train)
-        with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives)) as run:
+        with run_folder(
+            out, recipe, training_identity(recipe, dataset, start, [*objectives, *orders])
+        ) as run:
             trained = [
                 net,
                 *(objective for objective in objectives if isinstance(objective, torch.nn.Module)),
             ]
             untrained = [copy.deepcopy(module.state_dict()) for module in trained] if recipe.refit else []
-            _run_phases(net, phases, recipe, task, train_arrays, heard, run, "phase", progress, cancel)
+            setting = Setting(task, frontend, recipe.seed)
+            _run_phases(net, phases, recipe, setting, train_arrays, heard, run, "phase", progress, cancel)
             model = _calibrated(net, task, frontend, recipe, heard)
             if recipe.refit and len(heard):
                 for module, state in zip(trained, untrained, strict=True):
                     module.load_state_dict(state)
                 both, none = material(split.train, split.validation), prepared.select([])
-                _run_phases(net, phases, recipe, task, both, none, run, "refit", progress, cancel)
+                _run_phases(net, phases, recipe, setting, both, none, run, "refit", progress, cancel)
             model.card |= _circumstances(recipe, dataset, split, prepared, heard)
             if main_process():
                 if len(test):
@@ -255,7 +259,7 @@ def _run_phases(
     net: MultiExit,
     phases: list[Phase],
     recipe: Recipe,
-    task: Task,
+    setting: Setting,
     train: Arrays,
     validation: FeatureSet,
     run: Path,
@@ -274,7 +278,9 @@ def _run_phases(
             load_phase(net, done)
             continue
         try:
-            run_phase(net, phase, recipe, task, train, known, folder, report=progress, cancel=cancel)
+            if phase.order is not None:
+                phase.order.prepare(net, setting, train.inputs, train.targets)
+            run_phase(net, phase, recipe, setting.task, train, known, folder, report=progress, cancel=cancel)
         except ConfigError:
             # The recipe has to change, so there is nothing to go on from.
             give_up(run)

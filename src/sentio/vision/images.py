@@ -108,7 +108,7 @@ class ImageFrontEnd:
         return Prepared(inputs, moment, moment, np.array([silent]), notes)
 
     def finish(self, inputs: Pixels) -> NDArray[np.float32]:
-        """Pixels, uint8 ``(batch, channel, height, width)``, as a network takes them: float32, standardised."""
+        """Pixels, uint8 ``(batch, channel, height, width)``, standardised as a network takes them."""
         mean = np.asarray(0.0 if self.mean is None else self.mean, np.float32).reshape(-1, 1, 1)
         std = np.asarray(1.0 if self.std is None else self.std, np.float32).reshape(-1, 1, 1)
         found: NDArray[np.float32] = (inputs / np.float32(255) - mean) / std
