@@ -44,7 +44,7 @@ OURS, PEER = "cifar10-anytime", "cifar10-resnet8"
 #: wanted: points above the peer at its cost, share of its cost at its accuracy, error of the profile
 MORE_POINTS, MOST_SHARE, MOST_ERROR = 4.0, 0.5, 0.15
 #: budgets of the curve
-POINTS = 32
+POINTS = 20
 #: images timed
 TIMED = 200
 
@@ -117,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=usual, help="CIFAR-10, as any layout (SENTIO_DATA)")
     parser.add_argument("--from", dest="made", type=Path, default=Path("cifar10-made"), help="trained models")
     parser.add_argument("--epochs", type=int, help="instead of the recipes', to see that it runs")
+    parser.add_argument("--points", type=int, default=POINTS, help=f"of the curve ({POINTS})")
     parser.add_argument("--timed", type=int, default=TIMED, help=f"images timed ({TIMED})")
     parser.add_argument("--png", type=Path, help="draw the curve here")
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     assert frontend is not None
     chosen = features(data, frontend, cache=options.made / "features").select(split.validation)
     print(f"{data.name}: {len(split.train)} images to train on, {len(chosen)} to measure on, {split.name}\n")
-    figures = measure(models, chosen.inputs, chosen.targets, options.timed)
+    figures = measure(models, chosen.inputs, chosen.targets, options.points, options.timed)
     print(report(figures))
     if options.png is not None:
         draw(figures, options.png)
@@ -156,12 +157,12 @@ def trained(name: str, recipe: Recipe, data: sentio.Dataset, made: Path) -> Mode
 
 
 def measure(
-    models: dict[str, Model], inputs: NDArray[Any], targets: NDArray[np.int64], images: int
+    models: dict[str, Model], inputs: NDArray[Any], targets: NDArray[np.int64], many: int, images: int
 ) -> dict[str, Any]:
     """All figures, plain values."""
     ours, peer = Judged(models[OURS], inputs, targets), Judged(models[PEER], inputs, targets)
     accuracy, macs = float(peer.right[-1].mean()), float(peer.macs[-1])
-    budgets = np.geomspace(ours.macs[0] * 1.02, ours.macs[-1], POINTS)
+    budgets = np.geomspace(ours.macs[0] * 1.02, ours.macs[-1], many)
     curve = [ours.at(budget) for budget in budgets]
     # A little less than the peer, so that the mean on images not fitted on stays below it too.
     at_cost = ours.at(0.99 * macs) if 0.99 * macs >= ours.macs[0] else curve[0]
@@ -169,6 +170,14 @@ def measure(
     at_accuracy = min(reaching, key=lambda point: point.macs, default=None)
     timed_on = inputs[np.random.default_rng(0).permutation(len(inputs))[:images]]
     points = {"at its cost": at_cost, "at its accuracy": at_accuracy}
+    with tempfile.TemporaryDirectory() as folder:
+        boxes = {}
+        for name, model in models.items():
+            sentio.export(model, Path(folder) / name)
+            boxes[name] = sentio.load(Path(folder) / name, runtime="edge", threads=1)
+        measured = {
+            name: times(models, boxes, point, timed_on) for name, point in points.items() if point is not None
+        }
     return {
         "peer": {"accuracy": accuracy, "macs": macs, "parameters": parameters(models[PEER])},
         "ours": {
@@ -180,7 +189,7 @@ def measure(
         },
         "curve": [asdict(point) for point in curve],
         "points": {name: None if point is None else asdict(point) for name, point in points.items()},
-        "time": {name: times(models, point, timed_on) for name, point in points.items() if point is not None},
+        "time": measured,
     }
 
 
@@ -188,7 +197,9 @@ def parameters(model: Model) -> int:
     return sum(p.numel() for p in model.network.parameters())
 
 
-def times(models: dict[str, Model], point: Point, inputs: NDArray[Any]) -> dict[str, float]:
+def times(
+    models: dict[str, Model], boxes: dict[str, Model], point: Point, inputs: NDArray[Any]
+) -> dict[str, float]:
     """Mean milliseconds of an image: ours by the clock and by the profile, and the peer's; both runtimes."""
     ours, peer = models[OURS], models[PEER]
     policy = sentio.Confidence(point.policies[0])
@@ -208,19 +219,14 @@ def times(models: dict[str, Model], point: Point, inputs: NDArray[Any]) -> dict[
     left = [ours.exit_names[int(with_exits(x).exit[0])] for x in tensors]
     costs = [sentio.profile(net, tensors[0], repeats=30, warmup=5).exit_ms() for _ in range(5)]
     predicted = median(mean(cost[name] for name in left) for cost in costs)
-    with tempfile.TemporaryDirectory() as folder:
-        boxes = {}
-        for name, model in models.items():
-            sentio.export(model, Path(folder) / name)
-            boxes[name] = sentio.load(Path(folder) / name, runtime="edge", threads=1)
 
-        def on_box(x: NDArray[Any]) -> Any:
-            return boxes[OURS].answer(x, policy=policy)
+    def on_box(x: NDArray[Any]) -> Any:
+        return boxes[OURS].answer(x, policy=policy)
 
-        def fixed_on_box(x: NDArray[Any]) -> Any:
-            return boxes[PEER].answer(x, policy=sentio.Fixed(FINAL))
+    def fixed_on_box(x: NDArray[Any]) -> Any:
+        return boxes[PEER].answer(x, policy=sentio.Fixed(FINAL))
 
-        box, box_peer = laps(on_box, fixed_on_box, xs)
+    box, box_peer = laps(on_box, fixed_on_box, xs)
     return {
         "ms": mine,
         "peer_ms": theirs,

@@ -101,7 +101,7 @@ def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_pat
             pillow.fromarray(pixels).save(tmp_path / "train" / label / f"{number}.png")
     found, picture = tmp_path / "cifar.json", tmp_path / "curve.png"
     command = [sys.executable, str(BENCHMARKS / "cifar10_anytime.py"), "--data", str(tmp_path)]
-    command += ["--from", str(tmp_path / "made"), "--epochs", "1", "--timed", "3"]
+    command += ["--from", str(tmp_path / "made"), "--epochs", "1", "--timed", "3", "--points", "3"]
     done = subprocess.run([*command, "--json", str(found)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("training cifar10-") == 2
