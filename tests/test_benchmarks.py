@@ -114,6 +114,36 @@ def test_edge_compares_stages_with_pytorch_and_one_graph(tmp_path):
     assert sizes["stages, int8"] < 0.4 * sizes["stages without weights"] < 0.4 * sizes["stages and weights"]
 
 
+def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    for label, level in (("dark", 60), ("grey", 120), ("light", 190)):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = generator.integers(level - 60, level + 60, (32, 32, 3)).astype(np.uint8)
+            pillow.fromarray(pixels).save(tmp_path / "train" / label / f"{number}.png")
+    found, picture = tmp_path / "cifar.json", tmp_path / "curve.png"
+    command = [sys.executable, str(BENCHMARKS / "cifar10_anytime.py"), "--data", str(tmp_path)]
+    command += ["--from", str(tmp_path / "made"), "--epochs", "1", "--timed", "3", "--points", "3"]
+    done = subprocess.run([*command, "--json", str(found)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("training cifar10-") == 2
+    first = json.loads(found.read_text())
+    # The other time the models are there; what does not depend on time is the same.
+    command += ["--json", str(found), "--png", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "training" not in done.stdout and picture.stat().st_size > 1000
+    again = json.loads(found.read_text())
+    assert all(first[key] == again[key] for key in ("peer", "ours", "curve", "points"))
+    assert first["peer"]["macs"] == 12_501_184 and first["peer"]["parameters"] == 77_395
+    assert [row["name"] for row in first["ours"]["exits"]][-1] == "final"
+    assert all(sum(point["shares"].values()) == pytest.approx(1) for point in first["curve"])
+    assert all(value > 0 for time in first["time"].values() for value in time.values())
+
+
 def test_frontend_compares_every_setting_with_librosa(tmp_path):
     pytest.importorskip("librosa")
     found = tmp_path / "frontend.json"
@@ -158,7 +188,7 @@ def test_sounds_knows_every_audio_network():
     from sentio.core import registry
 
     listed = (BENCHMARKS / "sounds.py").read_text("utf-8")
-    pictures = {"deit", "mobilevit", "resnet8", "resnet20", "resnet50", "tap-cnn"}
+    pictures = {"deit", "glance-resnet", "mobilevit", "resnet8", "resnet20", "resnet50", "tap-cnn"}
     pictures |= {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
     pictures |= {"mobilenet-v1", "resnet152", "transcrowd", "vgg16", "vit-b16"}
     moving = {"agcn", "slow", "st-bln", "st-gcn", "x3d-l", "x3d-m", "x3d-s", "x3d-xs"}

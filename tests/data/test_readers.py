@@ -79,9 +79,9 @@ def test_class_folders_without_media(tmp_path):
 
 
 def test_classes_one_level_too_deep(tmp_path, clip):
-    clip(tmp_path / "train" / "cat" / "0.wav")
-    clip(tmp_path / "test" / "cat" / "0.wav")
-    with pytest.raises(InputError, match=r"looked in: test, train.* one level deeper, give that folder"):
+    clip(tmp_path / "first" / "cat" / "0.wav")
+    clip(tmp_path / "second" / "cat" / "0.wav")
+    with pytest.raises(InputError, match=r"looked in: first, second.* one level deeper, give that folder"):
         open_data(tmp_path)
 
 

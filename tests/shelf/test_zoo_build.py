@@ -91,6 +91,28 @@ def test_a_recipe_without_a_test_part_is_measured_on_every_split(build, entry, t
     assert sentio.load(made).frontend.settings() == started.frontend.settings()
 
 
+def test_half_of_the_validation_part_tests_where_nothing_else_does(build, entry, run, tones, tmp_path):
+    recipe = tmp_path / "halves.yaml"
+    recipe.write_text(entry.recipe.read_text() + "data: {split: all, validation: 0.4}\n")
+    halves = dataclasses.replace(entry, recipe=recipe, halves=True, dtype="float16")
+    run("--data", f"stand-in={tones}", entry=halves)
+    made = tmp_path / "shelf" / "stand-in.sentio"
+    card = sentio.load(made).card
+    # Of 20 clips 8 validate: four fit the thresholds, the other four test.
+    assert card["validation"]["samples"] == 4
+    assert card["test"]["recordings"] == 4
+    assert np.sum(card["test"]["confusion"], axis=1).tolist() == [2, 2]
+    trained, first = tmp_path / "work" / "stand-in-trained", made.read_bytes()
+    stamp = (trained / "weights.safetensors").stat().st_mtime_ns
+    run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=halves)
+    assert (trained / "weights.safetensors").stat().st_mtime_ns == stamp
+    again = sentio.load(made).card
+    assert again["validation"] == card["validation"] and len(first) == made.stat().st_size
+    recipe.write_text(recipe.read_text().replace("epochs: 3", "epochs: 4"))
+    with pytest.raises(SystemExit, match="was not trained by the recipe 'tones' as it is now"):
+        run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=halves)
+
+
 def test_what_is_too_large_is_refused(build, stand_in, monkeypatch):
     build._check(stand_in)
     monkeypatch.setattr(build, "MAX_BYTES", stand_in.stat().st_size)

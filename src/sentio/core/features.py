@@ -14,13 +14,14 @@ class Prepared:
     """A recording as a network takes it: one row per window.
 
     Args:
-        inputs: float32, ``(window, channel, time, frequency)`` for sound.
+        inputs: float32, ``(window, channel, time, frequency)`` for sound; uint8 where the front end
+            standardises them later, see `finished`.
         starts, ends: seconds from the start of the recording, shape ``(window,)``; ``ends`` stays inside it.
         silent: windows that hold no signal, shape ``(window,)``.
         notes: what was odd about the input and how it was met, one sentence each.
     """
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[np.float32] | NDArray[np.uint8]
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
     silent: NDArray[np.bool_]
@@ -44,3 +45,20 @@ class FrontEnd(Protocol):
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
         """Read a source and compute its windows; ``hop`` is their distance in seconds."""
         ...
+
+
+def finished(frontend: FrontEnd | None, inputs: NDArray[Any]) -> NDArray[Any]:
+    """Features as the network takes them.
+
+    A front end of images gives pixels, uint8, and has a method ``finish`` that makes them float32 and
+    standardises them. Whoever holds many of them does so batch by batch, since pixels are a quarter as large.
+
+    Args:
+        frontend: what made the features; None where nothing did.
+        inputs: batch first; returned as they are if they are no pixels.
+    """
+    finish = getattr(frontend, "finish", None)
+    if finish is None or inputs.dtype != np.uint8:
+        return inputs
+    found: NDArray[Any] = finish(inputs)
+    return found

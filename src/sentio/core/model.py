@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sentio.core.answering import Answers, answer, calibrated_output, check_temperatures
 from sentio.core.anytime import FINAL, MAIN, Row, Step, anytime
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import FrontEnd
+from sentio.core.features import FrontEnd, finished
 from sentio.core.policy import ExitCosts, Fixed, Policy
 from sentio.core.prediction import Label
 from sentio.core.task import Task
@@ -154,7 +154,7 @@ class Model:
 
         Args:
             inputs: array of the network's input shape with a batch axis in front, or named arrays; computed
-                in float32.
+                in float32. Where the front end is one of images, uint8 is pixels, which it standardises.
             policy: instead of the model's own.
 
         Raises:
@@ -288,7 +288,7 @@ class Model:
             if not shape or shape[0] == 0:
                 raise InputError(f"Model {self.name!r} got an empty batch for input {name!r}, shape {shape}")
             if isinstance(given, np.ndarray):
-                arrays[name] = self._finite(name, given)
+                arrays[name] = self._finite(name, finished(self.frontend, given))
         return arrays
 
     def _finite(self, name: str, array: NDArray[Any]) -> NDArray[np.float32]:

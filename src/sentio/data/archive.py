@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from sentio.core.errors import InputError
-from sentio.data.media import ignored_note, is_hidden, is_media, relative_path
+from sentio.data.media import PACKED, ignored_note, is_hidden, is_media, relative_path
 
 MAX_FILES = 500_000
 MAX_BYTES = 50 * 2**30
@@ -93,7 +93,8 @@ def _members(archive: zipfile.ZipFile, shown: Path) -> tuple[list[Member], list[
             continue
         if stat.S_ISLNK(info.external_attr >> 16):
             raise InputError(f"{shown} holds the link {info.filename!r}; make it again with the file itself")
-        if not (is_media(path.name) or path.suffix.lower() == ".csv" or path.name in LISTS):
+        table = path.suffix.lower() == ".csv" or path.name in LISTS
+        if not (is_media(path.name) or table or PACKED.fullmatch(path.name)):
             others.append(path.name)
             continue
         if info.flag_bits & 1:

@@ -27,7 +27,7 @@ FORMAT = 1
 class Stored:
     """What is worth keeping: the fields of a `FeatureSet` that cost time. ``notes`` tell of skipped files."""
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[np.float32] | NDArray[np.uint8]
     rows: NDArray[np.int64]
     silent: NDArray[np.bool_]
     item_notes: dict[int, tuple[str, ...]]
@@ -46,10 +46,13 @@ def key(
         release = version("sentio")
     except PackageNotFoundError:
         release = "source"
+    settings = frontend.settings()
+    if hasattr(frontend, "finish"):  # pixels are standardised later, so the same ones serve every mean
+        settings = {name: value for name, value in settings.items() if name not in ("mean", "std")}
     facts: dict[str, Any] = {
         "format": FORMAT,
         "release": release,
-        "frontend": [frontend.name, frontend.settings()],
+        "frontend": [frontend.name, settings],
         "skip_bad": skip_bad,
         "root": [str(dataset.root.expanduser().absolute()), *file_state(dataset.root.expanduser())],
         "files": [[item.name, *file_state(item.source)] for item in dataset.items],
@@ -131,7 +134,7 @@ def _notes(text: bytes) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
 def _fits(stored: Stored, items: int) -> bool:
     count = len(stored.inputs)
     return (
-        stored.inputs.dtype == np.float32
+        stored.inputs.dtype in (np.float32, np.uint8)
         and stored.rows.dtype == np.int64
         and stored.silent.dtype == np.bool_
         and stored.rows.shape == stored.silent.shape == (count,)

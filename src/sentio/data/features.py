@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from operator import index as as_index
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ class FeatureSet:
     """The windows of a data set's items, item by item in order.
 
     Args:
-        inputs: float32, ``(n, channel, time, frequency)`` for sound.
+        inputs: float32, ``(n, channel, time, frequency)`` for sound; uint8 pixels of images, see
+            `sentio.core.features.finished`.
         targets: int64 class numbers, shape ``(n,)``.
         rows: int64, the item that each window belongs to, as its place in the data set, shape ``(n,)``.
         silent: windows that hold no signal, shape ``(n,)``.
@@ -30,7 +32,7 @@ class FeatureSet:
         notes: the same about the set as a whole: skipped files, a cache that could not be used.
     """
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[np.float32] | NDArray[np.uint8]
     targets: NDArray[np.int64]
     rows: NDArray[np.int64]
     silent: NDArray[np.bool_]
@@ -43,14 +45,14 @@ class FeatureSet:
     def select(self, items: Iterable[int]) -> FeatureSet:
         """The windows of these items only, e.g. of ``split.train``; ``rows`` still counts in the data set."""
         wanted = np.array([as_index(item) for item in items], dtype=np.int64)
-        keep = np.isin(self.rows, wanted)
+        keep, chosen = np.isin(self.rows, wanted), set(wanted.tolist())
         return replace(
             self,
             inputs=self.inputs[keep],
             targets=self.targets[keep],
             rows=self.rows[keep],
             silent=self.silent[keep],
-            item_notes={item: notes for item, notes in self.item_notes.items() if item in wanted},
+            item_notes={item: notes for item, notes in self.item_notes.items() if item in chosen},
         )
 
 
@@ -111,7 +113,7 @@ def _compute(
     progress: Callable[[int, int], None] | None,
     cancel: Callable[[], bool] | None,
 ) -> feature_cache.Stored:
-    inputs: list[NDArray[np.float32]] = []
+    inputs: list[NDArray[Any]] = []
     silent: list[NDArray[np.bool_]] = []
     places: list[int] = []
     item_notes: dict[int, tuple[str, ...]] = {}
@@ -125,7 +127,8 @@ def _compute(
         except (InputError, OSError) as error:
             bad.append((item.name, _reason(error, item.source)))
         else:
-            inputs.append(prepared.inputs.astype(np.float32, copy=False))
+            pixels = prepared.inputs.dtype == np.uint8
+            inputs.append(prepared.inputs if pixels else prepared.inputs.astype(np.float32, copy=False))
             silent.append(prepared.silent.astype(bool, copy=False))
             places += [place] * len(prepared.inputs)
             if prepared.notes:

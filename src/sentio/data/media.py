@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from sentio.data.dataset import listed
@@ -14,6 +15,11 @@ VIDEOS = frozenset({".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".m
 #: sequences of poses and of landmarks
 POSES = frozenset({".skeleton", ".npz"})
 MEDIA = AUDIO | IMAGES | VIDEOS | POSES
+#: files of many images and of their classes' names: CIFAR in both versions, and IDX files
+PACKED = re.compile(
+    r"(data_batch_[1-5]|test_batch|train|test)(\.bin)?|(batches\.)?meta|batches\.meta\.txt"
+    r"|(coarse|fine)_label_names\.txt|(train|t10k)-(images-idx3|labels-idx1)-ubyte(\.gz)?"
+)
 
 
 def is_media(name: str) -> bool:

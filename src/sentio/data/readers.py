@@ -12,10 +12,13 @@ from pathlib import Path
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.data.archive import unpack
 from sentio.data.audioset import is_audioset, read_audioset
+from sentio.data.cifar import is_cifar, read_cifar
 from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, listed, make_dataset, short_name
+from sentio.data.idx import is_idx, read_idx
 from sentio.data.kinetics import is_kinetics, read_kinetics
 from sentio.data.media import ignored_note, is_media, listing
 from sentio.data.ntu import is_ntu, read_ntu
+from sentio.data.parts import is_parts, read_parts
 from sentio.data.speech_commands import is_speech_commands, read_speech_commands
 from sentio.data.table import read_table
 from sentio.data.tau import is_tau, read_tau
@@ -29,6 +32,9 @@ PUBLIC = (
     (is_tau, read_tau),
     (is_speech_commands, read_speech_commands),
     (is_kinetics, read_kinetics),
+    (is_cifar, read_cifar),
+    (is_idx, read_idx),
+    (is_parts, read_parts),
 )
 LAYOUTS = (
     "put the files of each class in a folder named after the class, "
@@ -44,7 +50,8 @@ def open_data(
     Args:
         path: a folder per class, a folder with ``meta.csv`` or ``meta/esc50.csv``, such a CSV itself, the
             Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands,
-            Kinetics, NTU RGB+D's skeletons, clips with manifests as AudioSet's, or a zip of any of these.
+            Kinetics, NTU RGB+D's skeletons, clips with manifests as AudioSet's, CIFAR-10 and -100 in their
+            binary or Python version, Fashion-MNIST, a folder per part and class, or a zip of any of these.
         protocol: how the data will be divided, one of the data set's ``protocols``; its default if None.
         labels: keep these classes only; all if None. Of AudioSet's clips, which carry several labels, those
             are kept that carry exactly one of them.
@@ -179,7 +186,8 @@ def _read_zip(path: Path, shown: Path, protocol: str | None, labels: Sequence[st
     unpacked = unpack(path, shown)
     folder = unpacked.folder
     folders, files = listing(folder)
-    if len(folders) == 1 and not files and _is_laid_out(folders[0]):
+    # A lone folder of training files is a part, not a wrapping.
+    if len(folders) == 1 and not files and not is_parts(folder) and _is_laid_out(folders[0]):
         folder = folders[0]
     dataset = _read_folder(folder, shown / folder.relative_to(unpacked.folder), protocol, labels)
     return replace(

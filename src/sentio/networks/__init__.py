@@ -17,6 +17,7 @@ MEMBERS = {
     "efficientnet-v2": "efficientnet",
     "inception-v3": "inception_v3",
     "mobilenet-v1": "mobilenet_v1",
+    "glance-resnet": "glance_resnet",
     "mobilevit": "mobilevit",
     "passt": "vit",
     "phinet": "phinet",

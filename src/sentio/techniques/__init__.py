@@ -3,6 +3,8 @@
 #: name -> module in this folder
 MEMBERS = {
     "classifier-wise": "classifier_wise",
+    "copycat": "copycat",
+    "curriculum": "curriculum",
     "distillation": "distillation",
     "layer-wise": "layer_wise",
     "end-to-end": "end_to_end",

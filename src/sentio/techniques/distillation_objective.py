@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -119,13 +118,13 @@ class Distillation(nn.Module):
         for term in self.terms:
             term.check(net, self.teachers, setting)
 
-    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[np.float32]) -> None:
+    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[Any]) -> None:
         if self.teachers is None:
             return
         for teacher in self.teachers.members:  # the front end's mean and deviation are known now
             teacher.fit(setting)
         if self.cache:
-            self.teachers.keep(inputs, self.temperature)
+            self.teachers.keep(inputs, self.temperature, setting.frontend)
 
     def losses(self, net: MultiExit, batch: TrainingBatch, label_loss: LabelLoss) -> dict[str, Tensor]:
         inputs, grid = batch.inputs, None

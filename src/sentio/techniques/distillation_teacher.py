@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sentio.core.anytime import FINAL, MAIN, Read
 from sentio.core.artifact import WEIGHTS, ArtifactFiles
 from sentio.core.errors import ConfigError
-from sentio.core.features import FrontEnd
+from sentio.core.features import FrontEnd, finished
 from sentio.core.loading import load
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
@@ -184,17 +184,19 @@ class Ensemble:
             teacher.fit(setting)
             teacher.check_width(setting.task.outputs, x)
 
-    def keep(self, inputs: NDArray[np.float32], temperature: float) -> None:
+    def keep(self, inputs: NDArray[Any], temperature: float, frontend: FrontEnd | None = None) -> None:
         """Compute the answers about all training samples now, so that the teachers need not run again.
 
         Args:
             inputs: the features of the training part, not augmented.
             temperature: at which they will be asked for.
+            frontend: the student's, which standardises pixels.
         """
         if self._kept is not None and self._kept[0] == temperature:
             return
-        parts = [torch.from_numpy(inputs[at : at + CHUNK]) for at in range(0, len(inputs), CHUNK)]
-        self._kept = temperature, torch.cat([self.logits(part, temperature).cpu() for part in parts])
+        parts = (finished(frontend, inputs[at : at + CHUNK]) for at in range(0, len(inputs), CHUNK))
+        answers = [self.logits(torch.from_numpy(part), temperature).cpu() for part in parts]
+        self._kept = temperature, torch.cat(answers)
 
     def kept(self, items: Tensor) -> Tensor:
         """What was kept for these samples of the training part, ``(batch, class)``."""
@@ -285,6 +287,9 @@ def _rescaling(theirs: FrontEnd, ours: FrontEnd) -> tuple[Tensor, Tensor] | None
 
 
 def _scale(frontend: FrontEnd) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation, scalars or one for each band."""
+    """Mean and deviation, scalars, one for each band, or of images one for each channel."""
     mean, std = (frontend.settings().get(key) for key in SCALE)
-    return np.asarray(mean or 0.0, np.float64), np.asarray(1.0 if std is None else std, np.float64)
+    found = np.asarray(mean or 0.0, np.float64), np.asarray(1.0 if std is None else std, np.float64)
+    if not hasattr(frontend, "finish"):
+        return found
+    return found[0].reshape(-1, 1, 1), found[1].reshape(-1, 1, 1)

@@ -1,8 +1,8 @@
-"""A loss of a technique's own: what it is given, what it gives, and when it is asked."""
+"""A loss of a technique's own, or an order of samples: what it is given, what it gives, when it is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,8 +72,11 @@ class Objective(Protocol):
         """
         ...
 
-    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[np.float32]) -> None:
-        """Make ready what training needs; called once, with the features of the training part."""
+    def prepare(self, net: MultiExit, setting: Setting, inputs: NDArray[Any]) -> None:
+        """Make ready what training needs; called with the features of what will be trained on.
+
+        They are as the data set keeps them: pixels of images, uint8, for `sentio.core.features.finished`.
+        """
         ...
 
     def losses(self, net: MultiExit, batch: TrainingBatch, label_loss: LabelLoss) -> dict[str, Tensor]:
@@ -82,4 +85,37 @@ class Objective(Protocol):
 
     def identity(self) -> str:
         """A fingerprint of what the recipe does not say: an interrupted training goes on with the same."""
+        ...
+
+
+class SampleOrder(Protocol):
+    """Which samples a phase's batches are drawn from, where not all of them come once in every epoch."""
+
+    def check(self, net: MultiExit, setting: Setting) -> None:
+        """Refuse what does not fit, before any feature is computed.
+
+        Raises:
+            SentioError: in one sentence.
+        """
+        ...
+
+    def prepare(
+        self, net: MultiExit, setting: Setting, inputs: NDArray[Any], targets: NDArray[np.int64]
+    ) -> None:
+        """Order the samples; called when the phase begins, with the network as it then is.
+
+        Inputs are as `Objective.prepare` gets them.
+        """
+        ...
+
+    def full_from(self, batches: int) -> int:
+        """The first epoch, of so many batches each, that is an ordinary one."""
+        ...
+
+    def batches(self, epoch: int, count: int, size: int, seed: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+        """Places of the samples of each of an epoch's batches, before it is an ordinary one."""
+        ...
+
+    def identity(self) -> str:
+        """A fingerprint of what the recipe does not say."""
         ...

@@ -9,7 +9,7 @@ from torch import nn
 
 from sentio.core.errors import ConfigError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
-from sentio.techniques.objective import Objective
+from sentio.techniques.objective import Objective, SampleOrder
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Phase:
         branches: exits whose parameters are trained.
         losses: exit -> weight of its loss in the sum; only these exits are computed.
         objective: what is minimised instead of that sum; validation goes by the sum all the same.
+        order: which samples batches are drawn from; None for all of them, each once in an epoch.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Phase:
     branches: tuple[str, ...]
     losses: Mapping[str, float]
     objective: Objective | None = None
+    order: SampleOrder | None = None
 
 
 def trained_modules(net: MultiExit, phase: Phase) -> list[nn.Module]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from sentio.techniques.objective import SampleOrder
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -19,31 +22,41 @@ class Arrays:
     """Features and targets of one part of the data; a batch has them, and each sample's place in the part.
 
     Args:
-        inputs: float32, ``(sample, channel, time, frequency)``.
+        inputs: float32, ``(sample, channel, time, frequency)``, or what ``finish`` makes so.
         targets: class numbers, ``(sample,)``.
         copies: augmented copies of the inputs, ``(copy, sample, channel, time, frequency)``; None for none.
         rows: the recording that each sample is a window of, ``(sample,)``, where an epoch is to take one
             window of each; None to take every sample.
+        finish: from the inputs of a batch to what the network takes; None where they are that already.
     """
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[np.float32] | NDArray[np.uint8]
     targets: NDArray[np.int64]
     copies: NDArray[np.float32] | None = None
     rows: NDArray[np.int64] | None = None
+    finish: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
     def in_order(self, batch: int) -> Loader:
         """Every sample once, no copies."""
         return DataLoader(_Samples(self), batch_size=batch, collate_fn=_whole)
 
-    def shuffled(self, batch: int, *, seed: int, rank: int = 0, devices: int = 1) -> Loader:
-        """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`."""
+    def shuffled(
+        self, batch: int, *, seed: int, rank: int = 0, devices: int = 1, plan: SampleOrder | None = None
+    ) -> Loader:
+        """One device's share, each sample or one of its copies, anew each epoch; see `Shuffled`.
+
+        With a plan, batches are drawn as it says until it gives everything, see `Planned`.
+        """
         versions = 1 if self.copies is None else 1 + len(self.copies)
         order = Shuffled(len(self.targets), seed, rank, devices, versions, self.rows)
         # A last batch of one sample would give batch norm nothing to average over.
         drop_last = len(order) > batch and len(order) % batch == 1
-        return DataLoader(
-            _Samples(self), batch_size=batch, sampler=order, drop_last=drop_last, collate_fn=_whole
-        )
+        if plan is None:
+            return DataLoader(
+                _Samples(self), batch_size=batch, sampler=order, drop_last=drop_last, collate_fn=_whole
+            )
+        batches = Planned(BatchSampler(order, batch, drop_last), order, plan)
+        return DataLoader(_Samples(self), batch_sampler=batches, collate_fn=_whole)
 
 
 class _Samples(Dataset[tuple[Tensor, ...]]):
@@ -57,6 +70,7 @@ class _Samples(Dataset[tuple[Tensor, ...]]):
         if arrays.copies is not None:
             self.versions += torch.from_numpy(arrays.copies)
         self.targets = torch.from_numpy(arrays.targets)
+        self.finish = arrays.finish
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -68,6 +82,8 @@ class _Samples(Dataset[tuple[Tensor, ...]]):
             inputs = self.versions[0][places]
         else:
             inputs = torch.stack([self.versions[c][s] for c, s in zip(copies, samples, strict=True)])
+        if self.finish is not None:
+            inputs = torch.from_numpy(self.finish(inputs.numpy()))
         return inputs, self.targets[places], places
 
 
@@ -128,3 +144,35 @@ class Shuffled(Sampler[int]):
         if self.versions > 1:
             order += self.samples * generator.integers(self.versions, size=len(order))
         return iter(np.resize(order[self.rank :: self.devices], len(self)).tolist())
+
+
+class Planned(Sampler[list[int]]):
+    """Batches of a technique's own order, and ordinary ones from the epoch in which that gives everything.
+
+    Every epoch has as many batches as an ordinary one.
+
+    Args:
+        ordinary: the batches of an ordinary epoch.
+        sampler: its samples; Lightning tells it the epoch.
+        plan: what is drawn from before.
+    """
+
+    def __init__(self, ordinary: BatchSampler, sampler: Shuffled, plan: SampleOrder) -> None:
+        self.ordinary, self.sampler, self.plan = ordinary, sampler, plan
+        self.ordinary_from = plan.full_from(len(ordinary))
+
+    def __len__(self) -> int:
+        return len(self.ordinary)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shuffled = self.sampler
+        if shuffled.epoch >= self.ordinary_from:
+            yield from self.ordinary
+            return
+        generator = np.random.default_rng([shuffled.seed, shuffled.epoch, shuffled.rank])
+        drawn = self.plan.batches(
+            shuffled.epoch, len(self), self.ordinary.batch_size, (shuffled.seed, shuffled.rank)
+        )
+        for places in drawn:
+            copies = generator.integers(shuffled.versions, size=len(places))
+            yield (places + shuffled.samples * copies).tolist()

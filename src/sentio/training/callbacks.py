@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from sentio.core.errors import CancelledError
+from sentio.techniques.phases import Phase
 from sentio.training.averaging import WeightAverage
+from sentio.training.phase_module import VAL_LOSS
 from sentio.training.progress import Cancel, Progress, Report
 
 #: the checkpoints of a phase
@@ -121,3 +123,32 @@ def epoch_figures(trainer: L.Trainer) -> dict[str, float]:
 def validated(trainer: L.Trainer) -> bool:
     """Whether the validation part was looked at in the epoch that ends."""
     return getattr(trainer.lightning_module, "validated", -1) == trainer.current_epoch
+
+
+class Stopping(EarlyStopping):
+    """Ends a phase when the validation loss has not fallen for some epochs.
+
+    Epochs in which not all samples are available yet do not count.
+
+    Args:
+        phase: which.
+        patience: epochs without a better loss.
+    """
+
+    def __init__(self, phase: Phase, patience: int) -> None:
+        super().__init__(VAL_LOSS, patience=patience)
+        self.order = phase.order
+
+    # Lightning asks at one of the two, by when it validates.
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._counts(trainer):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._counts(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def _counts(self, trainer: L.Trainer) -> bool:
+        count = int(trainer.num_training_batches)
+        return self.order is None or trainer.current_epoch >= self.order.full_from(count)

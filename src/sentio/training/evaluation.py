@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sentio.core.anytime import anytime
 from sentio.core.confidence import MAX_PROBABILITY
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.features import finished
 from sentio.core.model import Model
 from sentio.core.policy import Policy, policy_to_dict
 from sentio.core.tables import drawn, short
@@ -339,7 +340,7 @@ def _time_to_exits(model: Model, inputs: NDArray[np.float32]) -> dict[str, float
     found: dict[str, list[float]] = {name: [] for name in model.exit_names}
     for index in range(-3, min(TIMED, len(inputs))):
         start = perf_counter()
-        for step in anytime(model.row, inputs[max(index, 0)][None]):
+        for step in anytime(model.row, finished(model.frontend, inputs[max(index, 0)][None])):
             model.row.to_numpy(step.output)
             if index >= 0:  # the first few only warm up
                 found[step.exit].append((perf_counter() - start) * 1000.0)

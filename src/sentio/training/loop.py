@@ -13,7 +13,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sentio.core.errors import ArtifactError, CancelledError, ConfigError, MissingExtraError
@@ -22,7 +22,7 @@ from sentio.core.task import Task
 from sentio.techniques.phases import Phase
 from sentio.training.averaging import WeightAverage
 from sentio.training.batches import Arrays
-from sentio.training.callbacks import BEST, INTERRUPTED, LAST, FigureLog, Keeper, Reporter
+from sentio.training.callbacks import BEST, INTERRUPTED, LAST, FigureLog, Keeper, Reporter, Stopping
 from sentio.training.phase_module import VAL_LOSS, PhaseModule
 from sentio.training.progress import Cancel, Report
 from sentio.training.sections import DevicesSection, Recipe
@@ -70,7 +70,7 @@ def run_phase(
         FigureLog(folder / FIGURES),
     ]
     if recipe.early_stopping is not None and validation is not None:
-        callbacks.append(EarlyStopping(VAL_LOSS, patience=recipe.early_stopping))
+        callbacks.append(Stopping(phase, recipe.early_stopping))
     last = folder / LAST
     with _quiet(), _settings_restored():
         try:

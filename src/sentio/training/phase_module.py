@@ -22,6 +22,7 @@ from sentio.training.batches import Arrays, Loader
 from sentio.training.criterion import with_loss
 from sentio.training.schedules import share
 from sentio.training.sections import Recipe
+from sentio.vision import augmentation as images
 
 TRAIN_LOSS = "train_loss"
 VAL_LOSS = "val_loss"
@@ -77,7 +78,11 @@ class PhaseModule(L.LightningModule):
         assert train is not None
         trainer = self.trainer
         return train.shuffled(
-            self.recipe.batch, seed=self.recipe.seed, rank=trainer.global_rank, devices=trainer.world_size
+            self.recipe.batch,
+            seed=self.recipe.seed,
+            rank=trainer.global_rank,
+            devices=trainer.world_size,
+            plan=self.phase.order,
         )
 
     def val_dataloader(self) -> Loader | list[Loader]:
@@ -224,6 +229,14 @@ class PhaseModule(L.LightningModule):
         if change.frequency_mask:
             share, count = change.frequency_mask, change.frequency_masks
             x = augmentation.frequency_mask(x, share, generator, count=count, **mask)
+        if change.flip:
+            x = images.horizontal_flip(x, change.flip, generator)
+        if change.crop:
+            x = images.padded_crop(x, change.crop, generator, edge=change.crop_edge)
+        if change.colour:
+            x = images.colour_jitter(x, change.colour, generator)
+        if change.cutout:
+            x = images.cutout(x, change.cutout, generator)
         if change.erase:
             x = augmentation.random_erasing(
                 x, change.erase, generator, max_fraction=change.erase_side, fill=change.mask_fill

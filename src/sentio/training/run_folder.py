@@ -19,7 +19,7 @@ from sentio.core.errors import ArtifactError, ConfigError
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
 from sentio.data.dataset import Dataset
-from sentio.techniques.objective import Objective
+from sentio.techniques.objective import Objective, SampleOrder
 from sentio.training.progress import main_process
 from sentio.training.sections import Recipe
 
@@ -100,7 +100,7 @@ def _prepare(run: Path, recipe: Recipe, identity: str) -> None:
 
 
 def training_identity(
-    recipe: Recipe, dataset: Dataset, start: Any, objectives: Sequence[Objective] = ()
+    recipe: Recipe, dataset: Dataset, start: Any, objectives: Sequence[Objective | SampleOrder] = ()
 ) -> str:
     """A fingerprint of all that decides the trained weights; calibration comes after them."""
     digest = hashlib.sha256()

@@ -215,6 +215,27 @@ class AugmentSection(_Section):
     erase_side: float = Field(
         default=0.5, gt=0, le=1, description="Its longest sides, as shares of time and frequency."
     )
+    flip: float = Field(
+        default=0.0, ge=0, le=1, description="Images: share of them that are mirrored left to right."
+    )
+    crop: int = Field(
+        default=0, ge=0, description="Images: largest shift in pixels, up or down and left or right."
+    )
+    crop_edge: Literal["zero", "reflect"] = Field(
+        default="zero", description="What enters: the mean colour, or the image's own reflection."
+    )
+    cutout: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Images: side of a hidden square, as a share of the shorter side.",
+    )
+    colour: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Images: strength of random brightness, contrast and saturation.",
+    )
     freq_mixstyle: float = Field(
         default=0.0, ge=0, le=1, description="Share of batches with Freq-MixStyle, statistics of each band."
     )

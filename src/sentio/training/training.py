@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sentio import __version__
 from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import FrontEnd
+from sentio.core.features import FrontEnd, finished
 from sentio.core.loading import load
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
@@ -111,8 +112,9 @@ def train(
         net = _network(recipe, task, frontend, start)
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
         objectives = [phase.objective for phase in phases if phase.objective is not None]
-        for objective in objectives:
-            objective.check(net, Setting(task, frontend, recipe.seed))
+        orders = [phase.order for phase in phases if phase.order is not None]
+        for part in (*objectives, *orders):
+            part.check(net, Setting(task, frontend, recipe.seed))
 
         def windows(frontend: FrontEnd) -> FeatureSet:
             told = None if progress is None else counter(progress, "features")
@@ -136,7 +138,7 @@ def train(
             copies = training_copies(
                 recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
             )
-            arrays = _arrays(chosen, copies, one=recipe.data.draw == "one")
+            arrays = _arrays(chosen, copies, frontend, one=recipe.data.draw == "one")
             if not len(arrays.targets):
                 raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
             for objective in objectives:
@@ -144,19 +146,22 @@ def train(
             return arrays
 
         train_arrays = material(split.train)
-        with run_folder(out, recipe, training_identity(recipe, dataset, start, objectives)) as run:
+        with run_folder(
+            out, recipe, training_identity(recipe, dataset, start, [*objectives, *orders])
+        ) as run:
             trained = [
                 net,
                 *(objective for objective in objectives if isinstance(objective, torch.nn.Module)),
             ]
             untrained = [copy.deepcopy(module.state_dict()) for module in trained] if recipe.refit else []
-            _run_phases(net, phases, recipe, task, train_arrays, heard, run, "phase", progress, cancel)
+            setting = Setting(task, frontend, recipe.seed)
+            _run_phases(net, phases, recipe, setting, train_arrays, heard, run, "phase", progress, cancel)
             model = _calibrated(net, task, frontend, recipe, heard)
             if recipe.refit and len(heard):
                 for module, state in zip(trained, untrained, strict=True):
                     module.load_state_dict(state)
                 both, none = material(split.train, split.validation), prepared.select([])
-                _run_phases(net, phases, recipe, task, both, none, run, "refit", progress, cancel)
+                _run_phases(net, phases, recipe, setting, both, none, run, "refit", progress, cancel)
             model.card |= _circumstances(recipe, dataset, split, prepared, heard)
             if main_process():
                 if len(test):
@@ -225,6 +230,10 @@ def _standardised(frontend: FrontEnd, training: FeatureSet, over: str | None) ->
     sample = training.inputs
     if not len(sample):
         raise InputError("Nothing to train on: no training clip can be read")
+    fit = getattr(frontend, "fitted", None)
+    if fit is not None:  # its features are standardised in the batch
+        fitted: FrontEnd = fit(sample)
+        return fitted
     if over == "band":
         axes = tuple(range(sample.ndim - 1))
         mean, std = sample.mean(axes, dtype=np.float64), sample.std(axes, dtype=np.float64)
@@ -243,15 +252,20 @@ def _standardised(frontend: FrontEnd, training: FeatureSet, over: str | None) ->
 
 
 def _scaled(part: FeatureSet, plain: FrontEnd, fitted: FrontEnd) -> FeatureSet:
-    """The features that ``fitted`` would have given."""
+    """The features that ``fitted`` would have given, where it does not finish them in the batch."""
+    if hasattr(fitted, "fitted"):
+        return part
     return replace(part, inputs=standardise(part.inputs, plain, fitted))
 
 
-def _arrays(training: FeatureSet, copies: NDArray[np.float32] | None, *, one: bool) -> Arrays:
+def _arrays(
+    training: FeatureSet, copies: NDArray[np.float32] | None, frontend: FrontEnd, *, one: bool
+) -> Arrays:
     """What is trained on, without windows that are silent in the original; ``one`` of each recording."""
     heard = _heard(training)
-    copies = None if copies is None else copies[:, ~training.silent]
-    return Arrays(heard.inputs, heard.targets, copies, heard.rows if one else None)
+    kept = None if copies is None else copies[:, ~training.silent]
+    rows = heard.rows if one else None
+    return Arrays(heard.inputs, heard.targets, kept, rows, partial(finished, frontend))
 
 
 def _heard(part: FeatureSet) -> FeatureSet:
@@ -285,7 +299,7 @@ def _run_phases(
     net: MultiExit,
     phases: list[Phase],
     recipe: Recipe,
-    task: Task,
+    setting: Setting,
     train: Arrays,
     validation: FeatureSet,
     run: Path,
@@ -297,14 +311,18 @@ def _run_phases(
 
     What is kept of phase ``n`` is called ``part-n`` there.
     """
-    known = Arrays(validation.inputs, validation.targets) if len(validation) else None
+    known = None
+    if len(validation):
+        known = Arrays(validation.inputs, validation.targets, finish=train.finish)
     for number, phase in enumerate(phases):
         done, folder = run / f"{part}-{number}.safetensors", run / f"{part}-{number}"
         if done.exists():
             load_phase(net, done)
             continue
         try:
-            run_phase(net, phase, recipe, task, train, known, folder, report=progress, cancel=cancel)
+            if phase.order is not None:
+                phase.order.prepare(net, setting, train.inputs, train.targets)
+            run_phase(net, phase, recipe, setting.task, train, known, folder, report=progress, cancel=cancel)
         except ConfigError:
             # The recipe has to change, so there is nothing to go on from.
             give_up(run)

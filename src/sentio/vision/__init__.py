@@ -1,4 +1,4 @@
-"""What is seen: videos, poses and landmarks; files to arrays, arrays to windows that a network takes."""
+"""What is seen: images, videos, poses, landmarks; files to arrays, arrays to what a network takes."""
 
 #: front ends by name -> module in this folder
-MEMBERS = {"landmarks": "landmarks", "skeleton": "skeletons", "video": "video"}
+MEMBERS = {"image": "images", "landmarks": "landmarks", "skeleton": "skeletons", "video": "video"}
