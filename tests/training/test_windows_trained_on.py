@@ -76,14 +76,14 @@ def test_closer_windows_are_trained_on_and_not_answered_about(tones, recipe, mon
     seen = []
     monkeypatch.setattr(
         "sentio.training.training.Arrays",
-        lambda *arguments: seen.append(arguments) or Arrays(*arguments),
+        lambda *arguments, **named: seen.append(arguments) or Arrays(*arguments, **named),
     )
     options = recipe()["frontend"]["options"]
     window = options["window"] / 2
     values = recipe(epochs=1, frontend={"name": "log-mel", "options": {**options, "window": window}})
     values["data"] = {"train_hop": window / 4, "draw": "one"}
     model = train(None, values, tones)
-    inputs, _, _, rows = seen[0]
+    inputs, _, _, rows, _ = seen[0]
     assert len(inputs) == 5 * 24  # windows at 0, 1/4, ..., 4/4 of half the recording
     assert np.bincount(rows).max() == 5
     assert model.frontend.settings()["hop"] is None
