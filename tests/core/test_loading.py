@@ -88,7 +88,6 @@ def test_names_and_options_this_version_does_not_know(artifact, tamper, runtime,
         (lambda v: v["exits"][0].update(options={"depth": 3}), "exit 'small-branch' has no option 'depth'"),
         (lambda v: v["exits"][0].update(shapes=[]), "its weights do not fit its network"),
         (lambda v: v["exits"][0].update(shapes=[[9, 6, 6]]), "size mismatch for branches.e1.linear.weight"),
-        (lambda v: v["exits"][0].update(outputs=9), "its weights do not fit its network: size mismatch"),
         (lambda v: v["network"].update(options={"width": 5}), "its weights do not fit its network"),
     ],
 )
@@ -99,6 +98,14 @@ def test_networks_that_cannot_be_built_again(artifact, tamper, change, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert load(artifact, runtime="edge").runtime == "edge"
+
+
+def test_an_exit_with_other_outputs_than_it_says(artifact, tamper):
+    tamper(artifact, lambda values: values["exits"][0].update(outputs=9))
+    with pytest.raises(ArtifactError, match="its weights do not fit its network: size mismatch"):
+        load(artifact, runtime="torch")
+    with pytest.raises(ArtifactError, match=r"gives shape \(batch, 3\), and exit 'e1' has 9 outputs"):
+        load(artifact, runtime="edge")
 
 
 def test_stages_that_are_not_those_of_the_network_here(artifact, tamper):

@@ -166,3 +166,18 @@ def test_names_of_files_that_could_lead_elsewhere(name):
     for values in (changed(["files", name], FILE), changed(["graphs", "stage:a", "file"], name or "/")):
         with pytest.raises(ArtifactError, match=r"is refused: .* is not a plain relative file name"):
             read_manifest(values, "x")
+
+
+@pytest.mark.parametrize("text", ["x\n", "\x1b[2J", "\x9b2J", "a\u202eb", "\ud800"])
+def test_text_that_cannot_be_shown(text):
+    for values in (changed(["files", text], FILE), changed(["name"], text), changed(["task", "name"], text)):
+        with pytest.raises(ArtifactError, match="which cannot be shown") as caught:
+            read_manifest(values, "x")
+        assert str(caught.value).isprintable()
+
+
+def test_other_languages_and_lines_of_a_card_are_no_such_text():
+    values = changed(["name"], "l\u2019ete\u00a0\u0915\u094d\u200d\u0937")
+    assert read_manifest(values | {"card": {"notes": "two\nlines"}}, "x").card["notes"] == "two\nlines"
+    with pytest.raises(ArtifactError, match="which cannot be shown"):
+        read_manifest(values | {"card": {"notes": "\udc00"}}, "x")

@@ -112,7 +112,7 @@ def answer(
 
 def judged(
     output: NDArray[Any], policy: Policy, task: Task | None
-) -> tuple[NDArray[np.floating[Any]] | None, NDArray[Any]]:
+) -> tuple[NDArray[np.floating[Any]] | None, NDArray[Any] | None]:
     """How sure each output is, by the measure the policy goes by, and what it says; ``(batch,)`` each."""
     measure = policy.measure or MAX_PROBABILITY
     if task is None:

@@ -7,7 +7,7 @@ the format's version, and that stages, exits, graphs, costs and files fit each o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,11 @@ STAGE, EXIT = "stage:", "exit:"
 
 #: ``/`` between parts; a part is letters, digits, ``_`` and ``-`` with single dots inside
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*(/[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*)*")
+
+#: halves of characters, which cannot be written anywhere
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+#: these, and what rules a terminal or turns the direction of a line
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: values that a state may have: a quarter of a GiB for each stream
 MAX_STATE = 1 << 26
@@ -192,8 +197,8 @@ def read_manifest(values: Any, where: str) -> Manifest:
             f"Artifact {where} has format version {version}, this Sentio reads up to {SCHEMA}; "
             "update with: pip install -U sentio"
         )
-    odd = _odd_text({key: value for key, value in values.items() if key != "card"}, str.isprintable)
-    odd = _odd_text(values, _is_unicode) if odd is None else odd
+    odd = _odd_text({key: value for key, value in values.items() if key != "card"}, _CONTROL)
+    odd = _odd_text(values, _NO_CHARACTER) if odd is None else odd
     if odd is not None:
         raise ArtifactError(
             f"Artifact {where} is refused: its {MANIFEST} holds the text {odd[:200]!r}, which cannot be "
@@ -222,22 +227,18 @@ def read_manifest(values: Any, where: str) -> Manifest:
     return manifest
 
 
-def _odd_text(values: Any, fine: Callable[[str], bool]) -> str | None:
-    """The first text in nested plain values that is not fine; control characters rule a terminal."""
+def _odd_text(values: Any, pattern: re.Pattern[str]) -> str | None:
+    """The first text in nested plain values that holds what it should not."""
     pending = [values]
     while pending:
         value = pending.pop()
-        if isinstance(value, str) and not fine(value):
+        if isinstance(value, str) and pattern.search(value):
             return value
         if isinstance(value, Mapping):
             pending += [*value.keys(), *value.values()]
         elif isinstance(value, list | tuple):
             pending += value
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text) if not text.isascii() else True
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:

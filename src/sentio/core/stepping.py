@@ -134,7 +134,7 @@ def step_with_exits(
     began = perf_counter()
     arrays, names = row.arrays, [part.name for part in row.parts]
     if policy is not None:
-        check_exits(policy, names)
+        check_exits(policy, tuple(names))
         asked = policy.evaluates
         costs = None if costs is None else costs.only([n for n in names if n == names[-1] or asked(n)])
     steps = arrays.to_numpy(state[STEPS])
