@@ -5,9 +5,10 @@ last window, and the peer, `continual-inference`, takes the same units by its ow
 ``forward_steps``, with the same weights. Before anything is timed, the peer has to give the same features.
 Pairs run right after each other in alternating order.
 
-Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them must have begun
-together; and as streams that began at different times, for which it needs an instance each. Ours are one
-batch of any ages. And one network at several dilations, whose receptive field grows and whose work does not.
+Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them
+must have begun together; and as streams that began at different times, for which it needs an instance each.
+Ours are one batch of any ages. And one network at several dilations, whose receptive field grows and whose
+work does not.
 
     pip install continual-inference
     python benchmarks/streaming.py

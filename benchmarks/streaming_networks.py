@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,11 +126,20 @@ def _settled(net: nn.Module, clip: torch.Tensor) -> nn.Module:
     return net.eval()
 
 
+def dilated(dilation: int) -> nn.Sequential:
+    """Four convolutions whose receptive field grows with their dilation, and whose work does not."""
+    layers: list[nn.Module] = []
+    for _ in range(4):
+        layers += [nn.Conv2d(32, 32, 3, dilation=(dilation, 1), padding=(0, 1)), nn.ReLU()]
+    return nn.Sequential(*layers).eval()
+
+
 ROWS = (
     Row("cnn6 features", (1, 64, 64), panns_features("cnn6"), peer=in_peers_layers),
     Row("cnn10 features", (1, 64, 64), panns_features("cnn10"), peer=in_peers_layers),
     Row("cox3d-s features", (3, 13, SIDE, SIDE), x3d_features, peer=in_peers_layers, most=20),
     Row("cost-gcn* features", (3, POSES, 25, 2), st_gcn_features, peer=in_peers_layers, most=8),
+    Row("four convolutions", (32, 16, 64), partial(dilated, 1), peer=in_peers_layers),
     Row("cnn6", (1, 50, 64), network("cnn6")),
     Row("cnn10", (1, 50, 64), network("cnn10")),
     Row("sp4asc", (1, 431, 256), network("sp4asc")),
@@ -137,11 +147,3 @@ ROWS = (
     Row("tiny-cnn", (1, 98, 64), network("tiny-cnn")),
     Row("phinet-1d", (1, 64_000), network("phinet-1d"), {"squeeze": "frame"}),
 )
-
-
-def dilated(dilation: int) -> nn.Sequential:
-    """Four convolutions whose receptive field grows with their dilation, and whose work does not."""
-    layers: list[nn.Module] = []
-    for _ in range(4):
-        layers += [nn.Conv2d(32, 32, 3, dilation=(dilation, 1), padding=(0, 1)), nn.ReLU()]
-    return nn.Sequential(*layers).eval()

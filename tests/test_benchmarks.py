@@ -66,7 +66,13 @@ def test_anytime_compares_with_its_peer_or_says_why_not(anytime):
 
 def test_streaming_compares_with_the_window_and_with_its_peer(tmp_path):
     found = tmp_path / "streaming.json"
-    command = [sys.executable, str(BENCHMARKS / "streaming.py"), "--networks", "cnn6 features", "tiny-cnn"]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "streaming.py"),
+        "--networks",
+        "four convolutions",
+        "tiny-cnn",
+    ]
     command += ["--repeats", "2", "--streams", "2", "--json", str(found)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -233,6 +233,8 @@ def test_what_is_asked_has_to_fit():
         sentio.stream(net, axis=4)
     with pytest.raises(ConfigError, match="use a multiple of it"):
         sentio.stream(net, hop=24)
+    with pytest.raises(ConfigError, match="squeeze is 'frame' or 'window', or None to refuse it, got 'clip'"):
+        sentio.stream(net, squeeze="clip")
 
 
 def test_a_frame_needs_no_axis_of_time_where_the_hop_is_one():

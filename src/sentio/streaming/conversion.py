@@ -87,6 +87,8 @@ def stream(
         raise ConfigError(
             f"Axis {axis} cannot be time in an input of shape (batch, {', '.join(map(str, shape))})"
         )
+    if squeeze not in (None, "frame", "window"):
+        raise ConfigError(f"squeeze is 'frame' or 'window', or None to refuse it, got {squeeze!r}")
     names = [name for name, _ in net.named_modules() if name]
     for name in over_window:
         if name not in names:
