@@ -20,7 +20,7 @@ from sentio.core.policy import Confidence  # noqa: E402
 from sentio.data.features import FeatureSet  # noqa: E402
 from sentio.exporting import int8_figures, quantisation  # noqa: E402
 from sentio.exporting.half_precision import store_as_float16  # noqa: E402
-from sentio.exporting.int8_figures import divide, figures, refitted, sensitivity  # noqa: E402
+from sentio.exporting.int8_figures import difference, divide, figures, refitted, sensitivity  # noqa: E402
 from sentio.exporting.onnx import export  # noqa: E402
 from sentio.exporting.quantisation import Int8, quantise_row  # noqa: E402
 
@@ -219,7 +219,10 @@ def test_the_stage_that_costs_most_comes_first(model, small):
     assert all(row["drop"] == row["difference"] == 0.0 for row in rows[1:])
     assert {row["graph"] for row in rows} == set(keys)
     plain = divide(model, settings(small.features(5)))
-    assert figures(model, after, plain).keys() == {"difference"}
+    assert figures(model, after, plain) == {}
+    assert difference(model, model, plain) == {"largest": 0.0, "mean": 0.0}
+    moved = difference(model, after, parts)
+    assert 0 < moved["mean"] < moved["largest"] <= 1
     assert sensitivity(model, after, keys, plain)[0]["drop"] is None
 
 

@@ -61,9 +61,6 @@ class _Nodes:
     def place(self, value: Any) -> str:
         return self._constant(np.asarray(value, dtype=np.int32))
 
-    def count(self, first: int, end: int) -> str:
-        return self.node("Range", self.whole(first), self.whole(end), self.whole(1))
-
     def _constant(self, array: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
@@ -104,10 +101,10 @@ def _bands(graph: _Nodes, s: LogMel, samples: int) -> str:
     filters = mel_filters(s)
     touched = np.flatnonzero(filters.any(axis=0))
     touched = np.arange(touched[0], touched[-1] + 1)
-    parts = []
-    for part in (np.cos, np.sin):
-        kernels = _kernels(graph, s.n_fft, touched, window, part)
-        parts.append(graph.node("Conv", x, kernels, strides=[s.hop_length]))
+    parts = [
+        graph.node("Conv", x, kernels, strides=[s.hop_length])
+        for kernels in _kernels(graph, s.n_fft, touched, window)
+    ]
     squares = [graph.node("Mul", part, part) for part in parts]
     power = graph.node("Add", *squares)
     if s.power == 1:
@@ -116,19 +113,22 @@ def _bands(graph: _Nodes, s: LogMel, samples: int) -> str:
     return graph.node("Transpose", mel, perm=[0, 2, 1])
 
 
-def _kernels(graph: _Nodes, n_fft: int, bins: NDArray[Any], window: NDArray[Any], part: Any) -> str:
-    """The windowed cosines or sines of some bins, ``(bin, 1, time)``; constants, so computed once."""
-    table = graph.number(part(2 * np.pi * np.arange(n_fft) / n_fft))
-    rows = graph.node("Reshape", graph.count(bins[0], bins[-1] + 1), graph.whole([-1, 1, 1]))
-    products = graph.node("Mul", rows, graph.count(0, len(window)))
-    turns = graph.node("Mod", products, graph.whole(n_fft))
-    return graph.node("Mul", graph.node("Gather", table, turns), graph.number(window))
+def _kernels(graph: _Nodes, n_fft: int, bins: NDArray[Any], window: NDArray[Any]) -> list[str]:
+    """The windowed cosines and sines of some bins, ``(bin, 1, time)`` each; constants, so computed once."""
+    # As numbers of 32 bits, of which the largest product is far from full.
+    products = graph.node("Mul", graph.place(bins[:, None, None]), graph.place(np.arange(len(window))))
+    rest, weights = graph.node("Mod", products, graph.place(n_fft)), graph.number(window)
+    angles = 2 * np.pi * np.arange(n_fft) / n_fft
+    tables = [graph.number(part(angles)) for part in (np.cos, np.sin)]
+    return [graph.node("Mul", graph.node("Gather", table, rest), weights) for table in tables]
 
 
 def _sparse(graph: _Nodes, matrix: NDArray[Any]) -> str:
     """A matrix that is mostly zero: a bin lies in two bands at most."""
     places = np.flatnonzero(matrix)
-    zeros = graph.node("ConstantOfShape", graph.whole([matrix.size]))
+    rows, columns = matrix.shape
+    zeros = graph.node("Mul", graph.number(np.zeros((rows, 1))), graph.number(np.zeros((1, columns))))
+    zeros = graph.node("Reshape", zeros, graph.whole([-1]))
     flat = graph.node("ScatterElements", zeros, graph.place(places), graph.number(matrix.flat[places]))
     return graph.node("Reshape", flat, graph.whole(matrix.shape))
 

@@ -27,7 +27,7 @@ from sentio.core.staged import as_boundary, as_value, evaluating
 from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
 from sentio.exporting.front_end_graph import front_end_graph
 from sentio.exporting.half_precision import store_as_float16
-from sentio.exporting.int8_figures import POINT, Parts, divide, figures, refitted, sensitivity
+from sentio.exporting.int8_figures import POINT, Parts, difference, divide, figures, refitted, sensitivity
 from sentio.exporting.quantisation import Int8, quantise_row
 
 #: largest accepted difference of a class probability to PyTorch
@@ -119,13 +119,13 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         draft = save(model, Path(scratch) / "draft.zip", graphs=(graphs, files), stream=steps, weights=False)
         box = load(draft, runtime="edge", threads=1)
-        difference = _difference(model, box, shapes)
+        gap = _difference(model, box, shapes)
         if stream is not None:
             with _holding(stream.net, model.network):
-                difference = max(difference, _stream_difference(stream, box))
-        if difference > TOLERANCE:
+                gap = max(gap, _stream_difference(stream, box))
+        if gap > TOLERANCE:
             raise ConfigError(
-                f"The exported stages of model {model.name!r} differ from PyTorch by {difference:.2g} in "
+                f"The exported stages of model {model.name!r} differ from PyTorch by {gap:.2g} in "
                 "probability, so nothing was written; please report this network"
             )
         report = None
@@ -148,7 +148,7 @@ def export(
         sizes |= {f"step:{part.exit}": len(files[part.file]) for part in steps.parts}
     if front_end:
         sizes["front end"] = len(files[FRONT_END])
-    return Exported(place, sizes, difference, rounding, report)
+    return Exported(place, sizes, gap, rounding, report)
 
 
 def _in_int8(
@@ -167,9 +167,10 @@ def _in_int8(
     row = quantise_row(graphs, files, parts.ranges, settings, store=store)
     draft = save(model, scratch / "int8.zip", graphs=(graphs, row.files), weights=False)
     after = load(draft, runtime="edge", threads=1)
+    moved = difference(box, after, parts)
     if settings.refit:
         after = refitted(after, parts, settings.seed)
-    found = figures(box, after, parts)
+    found = {"difference": moved, **figures(box, after, parts)}
     worst = max(found.get("drops", {}).values(), default=0.0)
     wanted = worst > POINT if settings.sensitivity is None else settings.sensitivity
     if wanted:
