@@ -5,6 +5,7 @@ MEMBERS = {
     "agcn": "st_gcn",
     "ast": "vit",
     "bc-resnet": "bc_resnet",
+    "cifar-mobilenet": "cifar_mobilenet",
     "cnn10": "panns",
     "cnn6": "panns",
     "cp-mobile": "cp_mobile",
