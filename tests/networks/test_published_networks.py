@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from sentio.core.counting import count
+from sentio.core.errors import ConfigError
+from sentio.core.multi_exit import add_exits
+from sentio.core.profiling import profile
 from sentio.core.staged import create_network
 
 torch.set_num_threads(1)
