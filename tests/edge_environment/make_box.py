@@ -109,6 +109,14 @@ def shelf_answers(folder: Path) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for name in shipped():
         model = sentio.load(name, runtime="torch")
+        if model.frontend.name == "image":
+            # Of the size that it takes, so that nothing is missing where Pillow is not installed.
+            (shape,) = model.input_shapes.values()
+            pictures = np.random.default_rng(0).integers(0, 256, (6, *shape[1:], shape[0]), np.uint8)
+            np.save(folder / f"{name}.npy", pictures)
+            answers = {str(place): model.predict(each).to_dict() for place, each in enumerate(pictures)}
+            found[name] = {"answers": answers}
+            continue
         answers = {
             file.name: model.predict(file).to_dict() for file in sorted((clips / "audio").glob("*.wav"))
         }

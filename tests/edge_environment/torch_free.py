@@ -47,6 +47,7 @@ NEEDS_TORCH = (
     "sentio.training.phase_module",
     "sentio.training.run_folder",
     "sentio.training.training",
+    "sentio.vision.augmentation",
     "sentio.exporting.*",
     "sentio.streaming.*",
 )

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from sentio.core.counting import count
+from sentio.core.errors import ConfigError
+from sentio.core.multi_exit import add_exits
+from sentio.core.profiling import profile
 from sentio.core.staged import create_network
 
 torch.set_num_threads(1)
@@ -80,6 +83,27 @@ def test_resnet20():
     net = create_network("resnet20")
     assert parameters(net) == 269_722
     assert count(net, net.example()).total == 40_551_040
+
+
+def test_cifar_mobilenet():
+    net = create_network("cifar-mobilenet")
+    assert parameters(net) == 141_802
+    assert count(net, net.example()).total == 10_542_144
+    with pytest.raises(ConfigError, match="a width above 0 and an expansion from 1 on"):
+        create_network("cifar-mobilenet", width=0.0)
+
+
+def test_glance_resnet_answers_early_at_a_fraction_of_resnet8():
+    net = create_network("glance-resnet")
+    assert parameters(net) == 890_858
+    shapes = net.boundary_shapes()
+    assert shapes["glance2"] == {"main": (64, 8, 8), "fine": (24, 16, 16)}
+    assert shapes["look"] == {"main": (96, 8, 8)}
+    at = ["glance1", "glance2", "look", "deep1"]
+    exits = add_exits(net, "pooled-linear", at=at, classes=10, hidden=128)
+    macs = profile(exits, measure=False).exit_macs()
+    assert list(macs.values()) == [3_398_912, 7_733_760, 24_786_688, 29_129_728, 33_849_600]
+    assert macs["glance2"] < 12_501_632 < macs["look"]
 
 
 def test_resnet50():

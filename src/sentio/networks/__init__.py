@@ -6,6 +6,7 @@ MEMBERS = {
     "ast": "vit",
     "audio-csrnet": "csrnet",
     "bc-resnet": "bc_resnet",
+    "cifar-mobilenet": "cifar_mobilenet",
     "cnn10": "panns",
     "cnn6": "panns",
     "cp-mobile": "cp_mobile",
