@@ -29,7 +29,17 @@ def first(count, features):
     return features[:count]
 
 
-@pytest.mark.parametrize("name", registry.names("network"))
+#: ten stages and more, each a graph of its own: these are left to ``make slow``
+MANY_STAGES = {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "inception-v3", "mobilenet-v1"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in MANY_STAGES else name
+        for name in registry.names("network")
+    ],
+)
 def test_exports_and_agrees(name, tmp_path):
     entry = registry.find("network", name)
     torch.manual_seed(0)
