@@ -29,8 +29,9 @@ def first(count, features):
     return features[:count]
 
 
-#: ten stages and more, each a graph of its own: these are left to ``make slow``
-MANY_STAGES = {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "inception-v3", "mobilenet-v1"}
+#: deep ones with eight stages and more, each a graph of its own: these are left to ``make slow``
+MANY_STAGES = {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
+MANY_STAGES |= {"mobilenet-v1", "resnet152"}
 
 
 @pytest.mark.parametrize(
