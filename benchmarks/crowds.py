@@ -1,6 +1,6 @@
 """Do ears help to count a crowd? One network with exits V1, AV1, AV2 and its end, with sound and without.
 
-    python benchmarks/crowds.py                               # about four minutes of one core
+    python benchmarks/crowds.py                               # about a minute of one core
     python benchmarks/crowds.py --picture crowds.png          # and photo, true density, density of each exit
     python benchmarks/crowds.py --train 24 --epochs 1 --test 8    # to see that it runs; figures say nothing
 
@@ -135,11 +135,11 @@ def answers(net: MultiExit, data: dict[str, Any], *, hears: bool) -> dict[str, N
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--train", type=int, default=320, help="training scenes")
-    parser.add_argument("--test", type=int, default=80, help="test scenes, under each condition")
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--train", type=int, default=240, help="training scenes")
+    parser.add_argument("--test", type=int, default=40, help="test scenes, under each condition")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--width", type=int, default=12, help="channels of the first layers; the paper's 64")
+    parser.add_argument("--width", type=int, default=8, help="channels of the first layers; the paper's 64")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--picture", type=Path, help="write photo, true density and each exit's here, as PNG")
     parser.add_argument("--json", type=Path, help="write the figures here too")

@@ -40,7 +40,7 @@ with torch.no_grad():
     outputs = {name: output.numpy() for name, output in net.eval()(x).items()}
 for name, output in outputs.items():
     error = task.score(output, {"count": truth.numpy()})["mae"]
-    print(f"{name:6} {counts_of(output)[0]:5.1f} of {truth[0]:.0f} people in the first scene, MAE {error:.1f}")
+    print(f"{name:6} {counts_of(output)[0]:5.1f} of {truth[0]:.0f} in the first scene, MAE {error:.1f}")
 maps = {"true": densities[0]} | {name: output[0, 0] for name, output in outputs.items()}
 write_png("crowd.png", density_picture(scenes[0].pixels, maps, scale=3))
 print("crowd.png: the photo, the true density, and that of", ", ".join(outputs))

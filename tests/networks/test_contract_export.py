@@ -42,7 +42,18 @@ def beginning(count, features):
     return features[:count]
 
 
-@pytest.fixture(scope="module", params=registry.names("network"))
+#: deep ones with eight stages and more, each a graph of its own: these are left to ``make slow``
+MANY_STAGES = {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
+MANY_STAGES |= {"mobilenet-v1", "resnet152"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in MANY_STAGES else name
+        for name in registry.names("network")
+    ],
+)
 def made(request, tmp_path_factory):
     """A small member with an exit, and its box; None in its place where it has none."""
     name = request.param
