@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sentio.audio.frontend import LogMel
@@ -16,11 +15,9 @@ from sentio.audio.windows import AudioFrontEnd
 from sentio.core.anytime import MAIN
 from sentio.core.artifact import ArtifactFiles
 from sentio.core.errors import ArtifactError
-from sentio.core.manifest import GraphFacts
 from sentio.core.model import Model
 from sentio.core.shelf import find_artifact
-from sentio.edge.external_data import has_external_data
-from sentio.edge.onnx_row import FATAL
+from sentio.edge.sessions import Session, Settings
 
 
 class GraphLogMel(LogMel):
@@ -30,7 +27,7 @@ class GraphLogMel(LogMel):
         """Features of a window of float32 samples ``(time,)``, ``(time, mel)``; others are numpy's."""
         if samples.dtype != np.float32 or samples.shape != (self.samples,):
             return super().__call__(samples)
-        found: NDArray[Any] = self.session.run(None, {"in_0": samples[None]})[0]
+        found: NDArray[Any] = self.session.run({"in_0": samples[None]})[0]
         return found[0, 0]
 
 
@@ -58,9 +55,9 @@ def with_front_end_graph(model: Model, artifact: str | Path, *, threads: int | N
             f"Artifact {files.path} holds no graph of its front end; export it again with --front-end"
         )
     log_mel = GraphLogMel(**{field.name: getattr(front_end.features, field.name) for field in fields(LogMel)})
-    session = _session(files, facts, threads)
-    ends = [[entry.shape[1:] for entry in side] for side in (session.get_inputs(), session.get_outputs())]
-    if ends != [[[front_end.window_samples]], [list(front_end.input_shapes[MAIN])]]:
+    session = Session(files, facts.file, Settings(threads=threads), ["in_0"], ["out_0"])
+    ends = session.shapes["in_0"][1:], session.given_shapes["out_0"][1:]
+    if ends != ([front_end.window_samples], list(front_end.input_shapes[MAIN])):
         raise ArtifactError(
             f"Artifact {files.path} is damaged: {facts.file!r} does not take a window and give its features; "
             "copy or export it again"
@@ -70,19 +67,3 @@ def with_front_end_graph(model: Model, artifact: str | Path, *, threads: int | N
     twin = copy.copy(model)
     twin.frontend = replace(front_end, features=log_mel)
     return twin
-
-
-def _session(files: ArtifactFiles, facts: GraphFacts, threads: int | None) -> ort.InferenceSession:
-    data, options = files.read(facts.file), ort.SessionOptions()
-    options.log_severity_level = FATAL
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        if has_external_data(data):
-            raise ValueError("it keeps tensors in other files")
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's types have no common base
-        first = str(error).strip().split("\n")[0][:200]
-        raise ArtifactError(
-            f"Artifact {files.path}: {facts.file!r} is not a usable ONNX graph: {first}"
-        ) from error

@@ -43,6 +43,7 @@ _NO_MORE = frozenset(
         "Neg",
         "QuantizeLinear",
         "Reshape",
+        "ScatterElements",
         "Slice",
         "Squeeze",
         "Transpose",
@@ -50,7 +51,9 @@ _NO_MORE = frozenset(
     }
 )
 #: operators that give no more values than the product of what they take
-_AT_MOST_PRODUCT = frozenset({"Add", "Div", "Gather", "MatMul", "Mul", "Sub"})
+_AT_MOST_PRODUCT = frozenset({"Add", "Div", "Gather", "MatMul", "Mod", "Mul", "Sub"})
+#: of those, operators that broadcast one input against the other
+_BROADCAST = frozenset({"Add", "Div", "Mod", "Mul", "Sub"})
 #: axes that a tensor may have, so the values of a shape
 _AXES = 64
 #: values that constants alone may come to: a GiB of float32
@@ -109,14 +112,18 @@ def examine(model: bytes | memoryview) -> Examined:
 def _constants(graph: memoryview) -> Examined:
     """Whether what the graph computes from constants alone, and so while it is opened, may be too much."""
     sizes: dict[str, int] = {}  # of constants, and of what is made of shapes, which may be constant too
+    shapes: dict[str, tuple[int, ...]] = {}  # of constants, where they are plain to see
     by_shape: set[str] = set()
     known: set[str] = set()
     may_fold = True
     for number, value in _fields(graph):
         if not isinstance(value, int) and number in (5, 11):
-            name, size = _tensor(value) if number == 5 else (_value_name(value), 0)
+            if number == 11:
+                known.add(_value_name(value))
+                continue
+            name, shape = _tensor(value)
             known.add(name)
-            sizes |= {name: size} if number == 5 else {}
+            sizes[name], shapes[name] = prod(shape), shape
     for number, value in _fields(graph):
         if number != 1 or isinstance(value, int):
             continue
@@ -128,7 +135,8 @@ def _constants(graph: memoryview) -> Examined:
         if not shaped and not all(name in sizes for name in inputs):
             continue
         shaped = shaped or any(name in by_shape for name in inputs)
-        bound = _bound(kind, [sizes.get(name, 0) for name in inputs], size)
+        shape = None if size else _shape(kind, [shapes.get(name) for name in inputs])
+        bound = prod(shape) if shape else _bound(kind, [sizes.get(name, 0) for name in inputs], size)
         if bound is None or bound > MAX_CONSTANT:
             if not shaped:
                 much = "any number of" if bound is None else f"up to {bound:,}"
@@ -136,7 +144,24 @@ def _constants(graph: memoryview) -> Examined:
             may_fold = False
         sizes.update(dict.fromkeys(outputs, _AXES if bound is None else bound))
         by_shape.update(outputs if shaped else ())
+        if shape and len(outputs) == 1:
+            shapes[outputs[0]] = shape
     return Examined(None, may_fold)
+
+
+def _shape(kind: str, shapes: list[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """The shape that an operator without attributes gives; None where that is not plain to see."""
+    if len(shapes) != 2 or any(shape is None for shape in shapes):
+        return None
+    first, second = ((*[1] * (_AXES - len(shape)), *shape) for shape in shapes if shape is not None)
+    if kind in _BROADCAST and len(first) == len(second) == _AXES:
+        # Axes that do not fit are ONNX Runtime's to refuse; the larger is a bound.
+        wide = tuple(max(pair) if 0 not in pair else 0 for pair in zip(first, second, strict=True))
+        return wide[_AXES - max(len(shape or ()) for shape in shapes) :] or (1,)
+    data, indices = shapes
+    if kind == "Gather" and data:
+        return (*(indices or ()), *data[1:])
+    return None
 
 
 def _bound(kind: str, sizes: list[int], own: int) -> int | None:
@@ -157,8 +182,8 @@ def _value_name(data: memoryview) -> str:
     return next((_text(v) for number, v in _fields(data) if number == 1 and not isinstance(v, int)), "")
 
 
-def _tensor(data: memoryview) -> tuple[str, int]:
-    """A tensor's name, and how many values it says it has."""
+def _tensor(data: memoryview) -> tuple[str, tuple[int, ...]]:
+    """A tensor's name, and the shape it says it has."""
     dims: list[int] = []
     name = ""
     for field, entry in _fields(data):
@@ -166,7 +191,7 @@ def _tensor(data: memoryview) -> tuple[str, int]:
             dims += [entry] if isinstance(entry, int) else list(_varints(entry))
         elif field == 8 and not isinstance(entry, int):
             name = _text(entry)
-    return name, prod(dims)
+    return name, tuple(dims)
 
 
 def _node(data: memoryview) -> tuple[str, list[str], list[str], int]:
