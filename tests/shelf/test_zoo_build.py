@@ -102,12 +102,12 @@ def test_half_of_the_validation_part_tests_where_nothing_else_does(build, entry,
     assert card["validation"]["samples"] == 4
     assert card["test"]["recordings"] == 4
     assert np.sum(card["test"]["confusion"], axis=1).tolist() == [2, 2]
-    trained, first = tmp_path / "work" / "stand-in-trained", made.read_bytes()
+    trained = tmp_path / "work" / "stand-in-trained"
     stamp = (trained / "weights.safetensors").stat().st_mtime_ns
     run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=halves)
     assert (trained / "weights.safetensors").stat().st_mtime_ns == stamp
     again = sentio.load(made).card
-    assert again["validation"] == card["validation"] and len(first) == made.stat().st_size
+    assert again["validation"] == card["validation"]
     recipe.write_text(recipe.read_text().replace("epochs: 3", "epochs: 4"))
     with pytest.raises(SystemExit, match="was not trained by the recipe 'tones' as it is now"):
         run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=halves)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from sentio.core import registry
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.staged import create_network
 from sentio.data.readers import open_data
 from sentio.training.defaults import complete, default_recipe
@@ -98,3 +98,11 @@ def test_no_file_can_be_read(clips, tmp_path):
         file.write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"No file of .* can be read as sound, e.g. a/0.wav"):
         complete(default_recipe("x"), data, None)
+
+
+def test_images_need_a_front_end_by_name(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "0.png").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"holds images, such as a/0.png; name a front end, image, and"):
+        complete(default_recipe("x"), open_data(tmp_path), None)

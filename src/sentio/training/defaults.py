@@ -8,7 +8,7 @@ from sentio.audio.io import blocks, duration
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
 from sentio.data.dataset import Dataset, Item
-from sentio.data.media import POSES
+from sentio.data.media import IMAGES, POSES
 from sentio.training.sections import ExitSection, NamedSection, Recipe
 
 #: files looked at to learn rate and length
@@ -58,6 +58,11 @@ def _frontend(dataset: Dataset) -> NamedSection:
             raise ConfigError(
                 f"{dataset.root} holds sequences of poses, such as {name}; name a front end, skeleton or "
                 "landmarks, and a network, st-gcn or st-bln, in a recipe"
+            )
+        if dataset.items[places[0]].source.suffix.lower() in IMAGES:
+            raise ConfigError(
+                f"{dataset.root} holds images, such as {name}; name a front end, image, and a network, such "
+                "as glance-resnet, in a recipe"
             )
         raise InputError(f"No file of {dataset.root} that was looked at can be read as sound, e.g. {name}")
     rate = int(min(HIGHEST_RATE, np.median([rate for rate, _ in facts])))
