@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sentio.core.anytime import MAIN, Boundary
 from sentio.core.artifact import check_target
+from sentio.core.confidence import MAX_PROBABILITY, softmax
 from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
 from sentio.core.model import Model
@@ -276,15 +278,20 @@ def _to_onnx(key: str, module: nn.Module, inputs: Boundary, packed: bool) -> tup
 
 
 def _difference(model: Model, exported: Model, shapes: dict[str, tuple[int, ...]]) -> float:
-    from sentio.core.confidence import softmax
-
     generator = np.random.default_rng(0)
     arrays = {
         name: generator.standard_normal((3, *shape)).astype(np.float32) for name, shape in shapes.items()
     }
     features: Any = as_value(arrays)
     ours, theirs = model.outputs(features), exported.outputs(features)
-    return max(float(np.abs(softmax(ours[name]) - softmax(theirs[name])).max()) for name in ours)
+    return max(_gap(model, ours[name], theirs[name]) for name in ours)
+
+
+def _gap(model: Model, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    """Largest difference of a probability; of answers that are none, as a share of the largest of them."""
+    if model.task.confidence(ours, MAX_PROBABILITY) is None:
+        return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
+    return float(np.abs(softmax(ours) - softmax(theirs)).max())
 
 
 @contextmanager
