@@ -195,6 +195,7 @@ def test_mnist_has_numbers_for_names(fashion, tmp_path):
         (gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 28, 28)), "more than is read"),
         (gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 2, 2, 2) + bytes(8)), "has 2 images in"),
     ],
+    ids=["no gzip", "short", "cut off", "huge", "other number"],
 )
 def test_damaged_idx_files_are_refused(fashion, content, said):
     (fashion / "train-images-idx3-ubyte.gz").write_bytes(content)
