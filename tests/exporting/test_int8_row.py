@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -302,3 +303,11 @@ def test_a_box_without_weights_runs_on_its_graphs(exported_small, tmp_path):
     kept = {name: files.read(name) for name in files.manifest.files if name != WEIGHTS}
     path = write_artifact(tmp_path / "bare", files.manifest, kept)
     assert load(path).runtime == "edge"
+
+
+def test_steps_of_streams_do_not_go_with_int8(exported_small, small, tmp_path):
+    model = load(exported_small, runtime="torch")
+    stream = SimpleNamespace(graphs=None, net=model.network)
+    with pytest.raises(ConfigError, match="Steps of streams stay in float, so an artifact in int8 has none"):
+        export(model, tmp_path / "box", int8=settings(small.features(8)), stream=stream)
+    assert not (tmp_path / "box").exists()
