@@ -126,12 +126,12 @@ def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_pat
 
     generator = np.random.default_rng(0)
     for label, level in (("dark", 60), ("grey", 120), ("light", 190)):
-        (tmp_path / "train" / label).mkdir(parents=True)
+        (tmp_path / "data" / "train" / label).mkdir(parents=True)
         for number in range(40):
             pixels = generator.integers(level - 60, level + 60, (32, 32, 3)).astype(np.uint8)
-            pillow.fromarray(pixels).save(tmp_path / "train" / label / f"{number}.png")
+            pillow.fromarray(pixels).save(tmp_path / "data" / "train" / label / f"{number}.png")
     found, picture = tmp_path / "cifar.json", tmp_path / "curve.png"
-    command = [sys.executable, str(BENCHMARKS / "cifar10_anytime.py"), "--data", str(tmp_path)]
+    command = [sys.executable, str(BENCHMARKS / "cifar10_anytime.py"), "--data", str(tmp_path / "data")]
     command += ["--from", str(tmp_path / "made"), "--epochs", "1", "--timed", "3", "--points", "3"]
     done = subprocess.run([*command, "--json", str(found)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -265,7 +265,9 @@ def make(
 def _trained(artifact: Path, recipe: Recipe) -> Model:
     """A model that was trained before; refused where another recipe made it."""
     model = sentio.load(artifact, runtime="torch")
-    if model.card.get("recipe") != recipe.for_card():
+    # Read again, since the recipe may have got keys that the training did without.
+    by = read_recipe(model.card["recipe"]) if "recipe" in model.card else None
+    if by is None or by.for_card() != recipe.for_card():
         sys.exit(f"{artifact} was not trained by the recipe {recipe.name!r} as it is now; train it again")
     return model
 

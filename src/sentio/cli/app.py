@@ -22,6 +22,7 @@ from sentio.cli.listen import listen
 from sentio.cli.options import (
     Artifact,
     Cache,
+    Draws,
     Json,
     PolicyText,
     Protocol,
@@ -169,15 +170,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME", help="Keep only the files of this class; may be repeated."),
     ] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(
-            "--tta",
-            min=1,
-            metavar="N",
-            help="Average each answer over N random maskings and rolls, as wide as in the training.",
-        ),
-    ] = None,
+    draws: Draws = None,
     runtime: Runtime = None,
     threads: Threads = None,
     cache: Cache = None,
@@ -375,11 +368,7 @@ def profile(
 
 
 app.command(
-    epilog=examples(
-        "sentio export my-model box",
-        "sentio export my-model box --int8 --calibration my_sounds",
-        "sentio predict box clip.ogg --runtime edge",
-    )
+    epilog=examples("sentio export my-model box", "sentio export my-model box --int8 --calibration my_sounds")
 )(export)
 
 

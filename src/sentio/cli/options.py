@@ -44,6 +44,15 @@ Protocol = Annotated[
 Cache = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Keep features in this folder for the next time.")
 ]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        "--tta",
+        min=1,
+        metavar="N",
+        help="Average each answer over N random maskings and rolls, as wide as in the training.",
+    ),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, with a note.")
 ]
