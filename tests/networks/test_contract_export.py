@@ -22,6 +22,7 @@ from sentio.core.staged import create_network
 from sentio.core.torch_row import TorchRow
 from sentio.exporting.onnx import export
 from sentio.exporting.quantisation import Int8, quantise_row
+from sentio.networks import MEMBERS
 from sentio.tasks.classification import Classification
 
 torch.set_num_threads(1)
@@ -42,15 +43,17 @@ def beginning(count, features):
     return features[:count]
 
 
-#: deep ones with eight stages and more, each a graph of its own: these are left to ``make slow``
+#: deep ones with eight stages and more, each a graph of its own
 MANY_STAGES = {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
 MANY_STAGES |= {"mobilenet-v1", "resnet152"}
+#: one of each file in ``networks``; its siblings and the deep ones are left to ``make slow``
+QUICK = set({module: name for name, module in sorted(MEMBERS.items(), reverse=True)}.values()) - MANY_STAGES
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.slow) if name in MANY_STAGES else name
+        name if name in {*QUICK, *FAMILIES} else pytest.param(name, marks=pytest.mark.slow)
         for name in registry.names("network")
     ],
 )
