@@ -47,7 +47,7 @@ def sound_resnet(
         blocks: channels of the three blocks; by default 2, 2.75 and 4 times as many.
         kernel: side of the stem's kernels, odd.
         hidden: whether the head has a layer before the last. Without it a new head, which a fine-tuning to
-            other classes begins with, is little to learn: on ESC-10 that is worth several points.
+            other classes begins with, is little to learn.
         dropout: before each linear layer.
     """
     widths = (2 * width, width * 11 // 4, 4 * width) if blocks is None else tuple(blocks)
