@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sentio.core.errors import ConfigError, InputError
+from sentio.nn.streaming_buffers import append, pays
 
 State = Mapping[str, Tensor]
 
@@ -117,8 +118,14 @@ class Moment:
                 f"The state has no {key!r}; it is of another network or was cut, start the stream again"
             ) from None
 
-    def window(self, key: str, x: Tensor, axis: int, size: int, fill: float = 0.0) -> Tensor:
-        """The ``size`` units before ``x``, then ``x``; the last ``size`` of them are kept."""
+    def window(
+        self, key: str, x: Tensor, axis: int, size: int, fill: float = 0.0, *, sparse: bool = False
+    ) -> Tensor:
+        """The ``size`` units before ``x``, then ``x``; the last ``size`` of them are kept.
+
+        Args:
+            sparse: whether few of the units are read, so that they are better not copied.
+        """
         if not size:
             return x
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
@@ -126,6 +133,9 @@ class Moment:
             before = self.start[key] = x.narrow(axis, 0, 1).expand(shape).contiguous()
         else:
             before = self.buffer(key, x, shape, fill)
+        if sparse and pays(before):
+            window, self.new[key] = append(before, x, axis)
+            return window
         window = torch.cat((before, x), axis)
         self.new[key] = window.narrow(axis, window.shape[axis] - size, size)
         return window
@@ -255,7 +265,7 @@ class Delay(Form):
         return replace(flow, delay=flow.delay + self.units, past=flow.past + self.units * flow.stride)
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
-        window = moment.window(self.key, x, self.axis, self.units, self.lead)
+        window = moment.window(self.key, x, self.axis, self.units, self.lead, sparse=True)
         return window.narrow(self.axis, 0, x.shape[self.axis])
 
     def clip(self, x: Tensor) -> Tensor:

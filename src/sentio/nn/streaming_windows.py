@@ -30,6 +30,7 @@ class Sliding(Form):
     gives_lead = False
     span = 1
     stride = 1
+    dilation = 1
     pad = 0
     pad_end = 0
     ceil_mode = False
@@ -88,7 +89,7 @@ class Sliding(Form):
         axis, units = self.axis, x.shape[self.axis]
         if self.pad:
             x = moment.blank(x, axis, self.units, self.delay, self.fill)
-        window = moment.window(self.key, x, axis, self.keep, self.begin)
+        window = moment.window(self.key, x, axis, self.keep, self.begin, sparse=self.dilation > 1)
         wanted = (units // self.stride - 1) * self.stride + self.span
         if self.skip or window.shape[axis] != wanted:
             window = window.narrow(axis, self.skip, wanted)
