@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -58,7 +59,7 @@ class Result:
 
     Args:
         live_ms: of a stream that is not frozen, which shares the network's weights.
-        difference: of the peer's features from ours, over the largest magnitude.
+        difference: of the peer's features from ours, over the largest magnitude, in double precision.
     """
 
     name: str
@@ -149,7 +150,7 @@ def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
     many = None
     if row.peer is not None and installed():
         peers = partial(row.peer, net)  # built anew each time, since what the peer has built cannot be copied
-        difference = differs(stream, peers(), row)
+        difference = differs(net, row)
         theirs = peers()
         beside = timed(step, peer_steps(theirs, chunks))
         peer_ms, ratio = beside.reference_ms, 1 / beside.ratio
@@ -262,16 +263,23 @@ def size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def differs(stream: Any, peer: Any, row: Row) -> float:
+def differs(net: nn.Module, row: Row) -> float:
     """Largest difference of the features over the largest magnitude, on a stream of its own.
+
+    In double precision, since deep networks of random weights make much of single precision's rounding.
 
     Raises:
         RuntimeError: it is not rounding.
     """
+    assert row.peer is not None
+    net = deepcopy(net).double()
+    example = torch.zeros(1, *row.shape, dtype=torch.float64)
+    stream: Any = sentio.stream(net, example=example, frozen=True, **row.options)
+    peer = row.peer(net).double()  # what it makes of a layer is in single precision at first
     # The peer is silent for as many units as its features are delayed, and so are we.
     state, ours, theirs = None, [], []
     for _ in range(stream.warm_up + 3):
-        chunk = torch.randn(1, row.shape[0], stream.hop, *row.shape[2:])
+        chunk = torch.randn(1, row.shape[0], stream.hop, *row.shape[2:], dtype=torch.float64)
         output, valid, state = stream.step(chunk, state)
         if valid.all():
             ours.append(output.squeeze(2))
@@ -286,7 +294,7 @@ def differs(stream: Any, peer: Any, row: Row) -> float:
     largest = max(float(output.abs().max()) for output in ours)
     pairs = zip(theirs[:counted], ours[:counted], strict=True)
     difference = max(float((a - b).abs().max()) for a, b in pairs) / largest
-    if difference > 1e-5:
+    if difference > 1e-9:
         raise RuntimeError(f"the peer's features of {row.name} differ by {difference:.2g} of the largest")
     return difference
 

@@ -3,7 +3,7 @@
 A step gives a new state and leaves the old one as it is. Taken literally, a window of the last thousand units
 is then copied at each step to take in one. So a kept window is a view into memory that goes on behind it: the
 next unit is written there, where no state looks yet, and the new window is a view that lies further on. When
-the memory ends, which is once in as many units as the window has, the window moves to a new one.
+the memory ends, which is after a quarter of the window's length, the window moves to a new one.
 
 Only one state may write behind a window. The right to is a list of one entry that the writer takes out, so
 a state that is stepped a second time finds it empty and copies.
@@ -30,7 +30,9 @@ def append(before: Tensor, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     size, units = before.shape[axis], x.shape[axis]
     memory, end = _right(before)
     if memory is None or memory.shape[axis] < end + units or not _may_write(memory, x):
-        memory = x.new_empty((*x.shape[:axis], 2 * size + units, *x.shape[axis + 1 :]))
+        room = size + max(size // 4, 8 * units)
+        # Time first, so that a unit lies in one piece, however many channels it has.
+        memory = x.new_empty((room, *x.shape[:axis], *x.shape[axis + 1 :])).movedim(0, axis)
         memory.narrow(axis, 0, size).copy_(before)
         end = size
     memory.narrow(axis, end, units).copy_(x)
