@@ -1,4 +1,4 @@
-"""Windows that are appended to without a copy: what they give, and that no state ever sees another's units."""
+"""Windows that are appended to without a copy: what they give, and that no state sees another's units."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor

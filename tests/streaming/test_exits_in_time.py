@@ -81,6 +81,31 @@ def test_answers_are_those_of_a_network_that_never_left_early(name, share):
         assert longest > max(stream.queues.values())
 
 
+@pytest.mark.parametrize("name", ["tiny-cnn", "cnn6"])
+def test_a_frozen_stream_gives_the_same_and_keeps_its_weights(name):
+    net = network(name)
+    stream, frozen = sentio.stream(net), sentio.stream(net, frozen=True)
+    x = signal(stream, 3, 30)
+    table = np.random.default_rng(0).random((30, 3, 2)) < 0.7
+    state = other = None
+    for step, chunk in enumerate(x.split(stream.hop, 2)):
+        if step == 20:  # what is trained later does not reach the frozen one
+            plain, net = stream, network(name)
+            with torch.no_grad():
+                for parameter in plain.net.parameters():
+                    parameter.mul_(2.0)
+            stream = sentio.stream(net)
+        left, right = Scripted(table), Scripted(table)
+        left.time = right.time = step
+        want, got = stream.step(chunk, state, left), frozen.step(chunk, other, right)
+        state, other = want.state, got.state
+        assert torch.equal(want.valid, got.valid) and torch.equal(want.exit, got.exit)
+        torch.testing.assert_close(got.output[got.valid], want.output[want.valid], rtol=1e-10, atol=1e-10)
+    assert torch.equal(want.macs, got.macs) and frozen.warm_up == stream.warm_up
+    with pytest.raises(ConfigError, match="A frozen stream cannot be trained"):
+        frozen.train()
+
+
 def test_a_row_in_a_batch_equals_the_stream_alone():
     stream = sentio.stream(network(dtype=torch.float32))
     x = signal(stream, 3, 16, torch.float32)

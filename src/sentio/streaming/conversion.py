@@ -25,7 +25,7 @@ from sentio.nn.streaming_frozen import freeze
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.arrays import TorchArrays
-from sentio.streaming.exits_in_time import ExitStream, exit_stream, first_chunk, fitting_hop
+from sentio.streaming.exits_in_time import ExitStream, exit_stream, first_chunk, fitting_hop, refuse_training
 from sentio.streaming.state import as_chunk, is_warm, steps_taken
 
 
@@ -98,9 +98,7 @@ def stream(
     flow = Flow(axis=axis, ndim=None if shape is None else len(shape) + 1, frames=window)
     chosen = dict.fromkeys(over_window, OverWindow)
     if isinstance(net, MultiExit):
-        if frozen:
-            raise ConfigError("A stream with exits cannot be frozen; freeze the stream of its backbone")
-        return exit_stream(net, flow, hop, catch_up, shape, squeeze=squeeze, chosen=chosen)
+        return exit_stream(net, flow, hop, catch_up, shape, squeeze=squeeze, chosen=chosen, frozen=frozen)
     if frozen:
         net = copy.deepcopy(net).eval()
     plan = Plan(net, 1, squeeze=squeeze, chosen=chosen)
@@ -311,8 +309,7 @@ class FrozenStream(Stream):
         Raises:
             ConfigError: training mode.
         """
-        if mode:
-            raise ConfigError("A frozen stream cannot be trained; train the network and freeze it again")
+        refuse_training(mode)
         super().train(False)
         return self
 

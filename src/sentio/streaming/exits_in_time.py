@@ -8,6 +8,7 @@ steps that reach it, which is cheaper and another network than was trained.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, isinf, lcm
@@ -27,6 +28,7 @@ from sentio.core.policy import ExitCosts, Policy
 from sentio.core.stepping import QUEUE, STEPS, Answered, CatchUp, Ran, own_key, step_with_exits
 from sentio.core.task import Task
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State
+from sentio.nn.streaming_frozen import freeze
 from sentio.nn.streaming_joins import Chain
 from sentio.streaming.arrays import TorchArrays
 from sentio.streaming.state import as_chunk, is_warm, steps_taken
@@ -190,6 +192,44 @@ class ExitStream(nn.Module):
         return self._macs[key]
 
 
+class FrozenExitStream(ExitStream):
+    """An `ExitStream` with a copy of the weights in the form in which a step is fastest; made by `stream`."""
+
+    def __init__(self, net: MultiExit, parts: list[Part], *layout: Any) -> None:
+        folded, frozen = nn.ModuleList(), []
+        with torch.no_grad():
+            for part in parts:
+                form, weights = freeze(part.form)
+                folded.append(weights)
+                branch = part.branch
+                if branch is not None:
+                    branch, weights = freeze(branch)
+                    folded.append(weights)
+                frozen.append(replace(part, form=form, branch=branch))
+        super().__init__(net.requires_grad_(False), frozen, *layout)
+        self.folded = folded
+
+    def train(self, mode: bool = True) -> FrozenExitStream:
+        """Nothing changes in eval mode.
+
+        Raises:
+            ConfigError: training mode.
+        """
+        refuse_training(mode)
+        super().train(False)
+        return self
+
+
+def refuse_training(mode: bool) -> None:
+    """What a frozen stream does when it is put into training mode.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if mode:
+        raise ConfigError("A frozen stream cannot be trained; train the network and freeze it again")
+
+
 class _PartOnce(nn.Module):
     """One step of a part of a new stream, to be counted."""
 
@@ -212,6 +252,7 @@ def exit_stream(
     *,
     squeeze: Literal["frame", "window"] | None,
     chosen: Mapping[str, Callable[[Any], Form]],
+    frozen: bool = False,
 ) -> ExitStream:
     """The stream of a network with exits; arguments as for `sentio.stream`.
 
@@ -223,6 +264,8 @@ def exit_stream(
         raise ConfigError(f"catch_up is 'exact' or 'hold', got {catch_up!r}")
     if flow.axis is None or flow.ndim is None:
         raise ConfigError("The network does not know its input's shape; pass example=, an input")
+    if frozen:
+        net = copy.deepcopy(net).eval()
     first = Plan(net, 1, squeeze=squeeze, chosen=chosen)
     _planned_parts(net, flow, [first] * len(net.exit_points))
     hop = fitting_hop(hop, first)
@@ -230,7 +273,8 @@ def exit_stream(
     for plan in plans[1:]:
         plan.keys = plans[0].keys
     parts = _with_queues(_planned_parts(net, flow, plans), hop, catch_up)
-    return ExitStream(net, parts, hop, catch_up, flow.axis, flow.ndim, shape)
+    made = FrozenExitStream if frozen else ExitStream
+    return made(net, parts, hop, catch_up, flow.axis, flow.ndim, shape)
 
 
 def fitting_hop(hop: int | None, plan: Plan) -> int:
