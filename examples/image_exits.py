@@ -41,7 +41,7 @@ with tempfile.TemporaryDirectory() as scratch:
     recipe = {
         "name": "shapes",
         "frontend": {"name": "image", "options": {"height": SIDE, "width": SIDE}},
-        "network": {"name": "glance-resnet", "options": {"width": 12}},
+        "network": {"name": "glance-resnet", "options": {"width": 8}},
         "exits": [{"kind": "pooled-linear", "at": ["glance1", "glance2"], "options": {"hidden": 32}}],
         "technique": {"name": "distillation", "options": {"teacher": "self"}},
         "augment": {"flip": 0.5, "crop": 2, "cutout": 0.2},

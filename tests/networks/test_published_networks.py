@@ -95,15 +95,16 @@ def test_cifar_mobilenet():
 
 def test_glance_resnet_answers_early_at_a_fraction_of_resnet8():
     net = create_network("glance-resnet")
-    assert parameters(net) == 890_858
+    assert parameters(net) == 302_314
     shapes = net.boundary_shapes()
-    assert shapes["glance2"] == {"main": (64, 8, 8), "fine": (24, 16, 16)}
-    assert shapes["look"] == {"main": (96, 8, 8)}
-    at = ["glance1", "glance2", "look", "deep1"]
+    assert shapes["glance2"] == {"main": (64, 8, 8), "fine": (16, 32, 32)}
+    assert shapes["look1"] == {"main": (32, 16, 16), "coarse": (64, 8, 8)}
+    assert shapes["look2"] == {"main": (80, 8, 8)}
+    at = ["glance1", "glance2", "look1"]
     exits = add_exits(net, "pooled-linear", at=at, classes=10, hidden=128)
     macs = profile(exits, measure=False).exit_macs()
-    assert list(macs.values()) == [3_398_912, 7_733_760, 24_786_688, 29_129_728, 33_849_600]
-    assert macs["glance2"] < 12_501_632 < macs["look"]
+    assert list(macs.values()) == [3_398_912, 7_733_760, 23_205_632, 37_100_064]
+    assert macs["glance2"] < 12_501_632 < macs["look1"]
 
 
 def test_resnet50():
