@@ -33,6 +33,8 @@ NETWORKS: dict[str, float] = {
     "cnn10": 1.0,
     "cnn6": 1.0,
     "cp-mobile": 1.0,
+    "crnn": 10.24,
+    "crnn-desed": 10.24,
     "dcase2024-baseline": 1.0,
     "phinet": 4.0,
     "phinet-1d": 4.0,

@@ -143,6 +143,8 @@ ROWS = (
     Row("cnn6", (1, 50, 64), network("cnn6")),
     Row("cnn10", (1, 50, 64), network("cnn10")),
     Row("sp4asc", (1, 431, 256), network("sp4asc")),
+    Row("crnn", (1, 256, 40), network("crnn")),
+    Row("crnn-desed", (1, 256, 40), network("crnn-desed")),
     Row("dcase2024-baseline", (1, 65, 256), network("dcase2024-baseline")),
     Row("tiny-cnn", (1, 98, 64), network("tiny-cnn")),
     Row("phinet-1d", (1, 64_000), network("phinet-1d"), {"squeeze": "frame"}),

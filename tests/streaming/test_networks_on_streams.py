@@ -24,6 +24,8 @@ AUDIO = {
     "phinet-1d": (400, 1503),
     "phinet": (8, 7),
     "phinet-icassp": (2, 8),
+    "crnn": (1, 6),
+    "crnn-desed": (1, 9),
 }
 
 

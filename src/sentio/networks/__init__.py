@@ -10,6 +10,8 @@ MEMBERS = {
     "cnn10": "panns",
     "cnn6": "panns",
     "cp-mobile": "cp_mobile",
+    "crnn": "crnn",
+    "crnn-desed": "crnn",
     "csrnet": "csrnet",
     "dcase2024-baseline": "cp_mobile",
     "deit": "vit",
