@@ -182,9 +182,12 @@ def _first_pass(
         )
     if not torch.isfinite(embeddings).all():
         raise InputError("The network gives NaN or infinite embeddings; its weights or inputs are damaged")
-    return normalize(embeddings) if normalise else embeddings, {
-        name: torch.cat(parts)[:local] for name, parts in drawn.items()
+    features = {name: torch.cat(parts) for name, parts in drawn.items()}
+    chosen = {
+        name: every[torch.randperm(len(every), generator=generator)[:local]]
+        for name, every in features.items()
     }
+    return normalize(embeddings) if normalise else embeddings, chosen
 
 
 def _init_bag(name: str, bag: BagOfFeatures, features: Tensor, seed: int) -> None:

@@ -29,12 +29,14 @@ class NormalEquations:
         """The weights ``(feature, target)`` of least squares, ``W`` in ``S W ≈ Y``, float64.
 
         Args:
-            ridge: added to the diagonal, as a share of its mean. With 0 a solution is found even where there
-                are several.
+            ridge: added to the diagonal, as a share of its mean. With 0 the shortest solution is found where
+                there are several.
         """
+        if not ridge:
+            found: Tensor = torch.linalg.lstsq(self.gram, self.moment, driver="gelsd").solution
+            return found
         damped = self.gram + ridge * self.gram.diagonal().mean() * torch.eye(len(self.gram)).double()
-        found: Tensor = torch.linalg.lstsq(damped, self.moment).solution
-        return found
+        return torch.cholesky_solve(self.moment, torch.linalg.cholesky(damped))
 
     def loss(self, weights: Tensor) -> float:
         """Squared distance of ``S W`` and Y, summed over targets and averaged over samples."""
