@@ -59,8 +59,6 @@ from sentio.training.recipe import read_recipe
 #: method -> kind of exit
 METHODS = {"raw": "raw", "LR": "linear-regressor", "BoF": "bag-of-features", "proposed": "bag-of-features"}
 FOLDS = 10
-#: runs that are timed
-LAPS = 100
 #: share of wrong decisions allowed where pairs and probes leave early
 MAX_ERROR = 0.05
 
@@ -184,13 +182,13 @@ def identified(
     return found, galleries[FINAL], probes
 
 
-def milliseconds(model: Model, names: list[str]) -> dict[str, float]:
+def milliseconds(model: Model, names: list[str], count: int) -> dict[str, float]:
     """Of one sample, to one exit, no other computed; the median lap that the system did not disturb."""
     x = model.network.backbone.example().numpy()
     found = {}
     for name in names:
         policy = Fixed(name)
-        laps = [timed(lambda batch: model.answer(batch, policy=policy), x) for _ in range(LAPS + 5)]  # noqa: B023
+        laps = [timed(lambda batch: model.answer(batch, policy=policy), x) for _ in range(count + 5)]  # noqa: B023
         found[name] = median(undisturbed(laps[5:]))
     return found
 
@@ -307,6 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=6_000, help="pairs")
     parser.add_argument("--enrol", type=int, default=100, help="images of each name in the gallery")
     parser.add_argument("--iterations", type=int, default=2_000)
+    parser.add_argument("--laps", type=int, default=100, help="runs that are timed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
@@ -333,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     base = embedding_network(source.network)
     settings = {"seed": options.seed, "frontend": source.frontend}
     net, losses = fitted(base, options.at, options.codewords, material, options.iterations, **settings)
-    figures = measure(net, losses, source.frontend, options.at, material, options.enrol)
+    figures = measure(net, losses, source.frontend, options.at, material, options.enrol, options.laps)
     figures["seconds"] = process_time() - begun
     print(report(figures))
     print(f"{figures['seconds']:.0f} s of processor time")
@@ -343,7 +342,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(
-    net: MultiExit, losses: Any, frontend: FrontEnd, at: list[str], material: Material, enrol: int
+    net: MultiExit,
+    losses: Any,
+    frontend: FrontEnd,
+    at: list[str],
+    material: Material,
+    enrol: int,
+    laps: int,
 ) -> dict[str, Any]:
     """All figures, plain values."""
     (dimension,) = net.backbone.boundary_shapes()[net.stage_names[-1]]["main"]
@@ -357,7 +362,7 @@ def measure(
     macs = {name: rows[name].path_macs for name in net.exit_names[:-1]}
     macs[FINAL] = rows[net.stage_names[-1]].path_macs
     names = [*(f"{method} {stage}" for stage in at for method in METHODS), FINAL]
-    ms = milliseconds(model, names)
+    ms = milliseconds(model, names, laps)
     found = []
     for name in names:
         method, _, stage = name.partition(" ")

@@ -45,7 +45,7 @@ stages = {name: classifier.stage(name) for name in classifier.stage_names[:-1]}
 net = Staged({**stages, "head": pool}, input_shapes=(3, SIDE, SIDE)).eval()
 
 net = sentio.add_exits(net, "bag-of-features", at=["layer1", "layer2"], classes=32, codewords=32)
-fitted = fit_embedding_exits(net, pictures(generator.integers(0, 30, 500)), iterations=100)
+fitted = fit_embedding_exits(net, pictures(generator.integers(0, 30, 500)), iterations=50)
 print({name: f"distance {found.loss:.3f}" for name, found in fitted.items()})
 
 # Ten persons that the network has never seen: a few pictures of each are enrolled, from the last layer.
