@@ -182,10 +182,9 @@ def _first_pass(
         )
     if not torch.isfinite(embeddings).all():
         raise InputError("The network gives NaN or infinite embeddings; its weights or inputs are damaged")
-    features = {name: torch.cat(parts) for name, parts in drawn.items()}
+    every = {name: torch.cat(parts) for name, parts in drawn.items()}
     chosen = {
-        name: every[torch.randperm(len(every), generator=generator)[:local]]
-        for name, every in features.items()
+        name: found[torch.randperm(len(found), generator=generator)[:local]] for name, found in every.items()
     }
     return normalize(embeddings) if normalise else embeddings, chosen
 
