@@ -248,7 +248,7 @@ def test_metric_exits_compares_the_methods_on_a_list_of_pairs(tmp_path, monkeypa
     arguments += ["--pairs", str(tmp_path / "pairs.txt"), "--images", str(tmp_path / "faces"), "--enrol", "1"]
     arguments += ["--at", "stem", "unit2", "--codewords", "4", "--iterations", "3", "--json", str(found)]
     assert import_module("metric_exits").main(arguments) == 0
-    assert "verification, leaving early: " in capsys.readouterr().out
+    assert "leaving early, at most 20% of those wrong:" in capsys.readouterr().out
     figures = json.loads(found.read_text())
     methods = ["raw", "LR", "BoF", "proposed"]
     assert [row["method"] for row in figures["rows"]] == [*methods, *methods, ""]
@@ -259,6 +259,7 @@ def test_metric_exits_compares_the_methods_on_a_list_of_pairs(tmp_path, monkeypa
     costs = [row["macs"] for row in figures["rows"]]
     assert costs[0] < costs[1] < costs[2] == costs[3] < costs[8]
     assert figures["gallery"] == 3 and figures["probes"] == 5  # of the 8 images that the pairs name
-    for early in figures["early"].values():
+    assert list(figures["early"]) == ["0.05", "0.2"]
+    for early in figures["early"]["0.2"].values():
         assert sum(early["shares"].values()) == pytest.approx(1)
         assert list(early["shares"]) == ["proposed stem", "proposed unit2", "final"]
