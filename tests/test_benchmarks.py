@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -196,7 +197,7 @@ def test_sounds_knows_every_audio_network():
     listed = (BENCHMARKS / "sounds.py").read_text("utf-8")
     pictures = {"cifar-mobilenet", "deit", "glance-resnet", "mobilevit", "resnet8", "resnet20", "resnet50"}
     pictures |= {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
-    pictures |= {"mobilenet-v1", "resnet152", "tap-cnn", "transcrowd", "vgg16", "vit-b16"}
+    pictures |= {"ir-50", "mobilenet-v1", "resnet152", "tap-cnn", "transcrowd", "vgg16", "vit-b16"}
     moving = {"agcn", "slow", "st-bln", "st-gcn", "x3d-l", "x3d-m", "x3d-s", "x3d-xs"}
     large = {"ast", "passt", "vggish", "vit-large"}
     for name in set(registry.names("network")) - pictures - moving - large:
@@ -215,3 +216,50 @@ def test_crowds_compares_sound_with_silence(tmp_path):
     hearing = {(row["condition"], row["exit"]): row["mae"] for row in rows if row["sound"]}
     assert deaf.keys() == hearing.keys() and deaf != hearing
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_metric_exits_compares_the_methods_on_a_list_of_pairs(tmp_path, monkeypatch, capsys):
+    pillow = pytest.importorskip("PIL.Image")
+    pytest.importorskip("sklearn")
+    import numpy as np
+
+    import sentio
+    from sentio.core.torch_row import TorchRow
+    from sentio.tasks.embedding import EmbeddingTask
+    from sentio.vision.images import ImageFrontEnd
+
+    generator = np.random.default_rng(0)
+    for name in ("Ada", "Bo", "Cy"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(1, 5):
+            pixels = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            pillow.fromarray(pixels).save(tmp_path / "faces" / name / f"{name}_{number:04d}.png")
+    same = "Ada 1 2\nBo 1 2\nCy 3 4\n"
+    different = "Ada 1 Bo 1\nBo 2 Cy 4\nCy 1 Ada 4\n"
+    (tmp_path / "pairs.txt").write_text(f"2 3\n{same}{different}{same}{different}")
+    options = {"classes": 16, "size": (16, 16), "width": 4, "depths": (1, 1, 1, 1)}
+    net = sentio.create_network("ir-50", **options)
+    frontend = ImageFrontEnd(height=16, width=16, mean=0.5, std=0.5)
+    model = sentio.Model(TorchRow(net), EmbeddingTask(dimension=16), frontend=frontend)
+    sentio.save(model, tmp_path / "model")
+    found = tmp_path / "metric.json"
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "faces"), "--laps", "5"]
+    arguments += ["--pairs", str(tmp_path / "pairs.txt"), "--images", str(tmp_path / "faces"), "--enrol", "1"]
+    arguments += ["--at", "stem", "unit2", "--codewords", "4", "--iterations", "3", "--json", str(found)]
+    assert import_module("metric_exits").main(arguments) == 0
+    assert "leaving early, at most 20% of those wrong:" in capsys.readouterr().out
+    figures = json.loads(found.read_text())
+    methods = ["raw", "LR", "BoF", "proposed"]
+    assert [row["method"] for row in figures["rows"]] == [*methods, *methods, ""]
+    assert [row["at"] for row in figures["rows"]] == ["stem"] * 4 + ["unit2"] * 4 + ["final"]
+    for row in figures["rows"]:
+        assert len(row["verification"]["folds"]) == 2 and row["ms"] > 0
+        assert (row["against"] is None) == (row["method"] == "raw") and 0 <= row["identified"] <= 1
+    costs = [row["macs"] for row in figures["rows"]]
+    assert costs[0] < costs[1] < costs[2] == costs[3] < costs[8]
+    assert figures["gallery"] == 3 and figures["probes"] == 5  # of the 8 images that the pairs name
+    assert list(figures["early"]) == ["0.05", "0.2"]
+    for early in figures["early"]["0.2"].values():
+        assert sum(early["shares"].values()) == pytest.approx(1)
+        assert list(early["shares"]) == ["proposed stem", "proposed unit2", "final"]

@@ -1,4 +1,4 @@
-"""The pages on exits, networks and profiles: their code runs and prints what they say it prints."""
+"""The pages on exits, faces, networks and profiles: their code runs and prints what they say it prints."""
 
 import re
 from contextlib import redirect_stdout
@@ -17,7 +17,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"```(\w+)\n(.*?)```", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["exits", "networks", "profile"])
+@pytest.mark.parametrize("page", ["exits", "faces", "networks", "profile"])
 def test_code_prints_what_the_page_says(page):
     printed = ""
     compared = 0

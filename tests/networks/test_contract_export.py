@@ -45,7 +45,7 @@ def beginning(count, features):
 
 #: deep ones with eight stages and more, each a graph of its own
 MANY_STAGES = {"audio-csrnet", "csrnet", "densenet201", "efficientnet", "efficientnet-v2", "inception-v3"}
-MANY_STAGES |= {"mobilenet-v1", "resnet152"}
+MANY_STAGES |= {"ir-50", "mobilenet-v1", "resnet152"}
 #: one of each file in ``networks``; its siblings and the deep ones are left to ``make slow``
 QUICK = set({module: name for name, module in sorted(MEMBERS.items(), reverse=True)}.values()) - MANY_STAGES
 

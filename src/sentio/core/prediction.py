@@ -73,3 +73,43 @@ class Count:
         """Plain values for JSON."""
         plain = {name: value for name, value in vars(self).items() if name not in ("density", "windows")}
         return {**plain, "windows": tuple(part.to_dict() for part in self.windows)}
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Where one picture, recording or window lies in the network's space, and who that is.
+
+    Args:
+        label: whose embedding in the gallery is nearest; None without a gallery, and where nobody is near
+            enough.
+        score: how much nearer that is than the next one's: 1 minus the ratio of the two distances, from 0 to
+            1; 0 without a gallery.
+        exit: the exit that answered; for several windows the deepest one used.
+        milliseconds: time to the answer; the sum over windows.
+        vector: the embedding as the exit gave it, float32 ``(dimension,)``; of several windows their mean.
+        distance: to the nearest one in the gallery; None without one.
+        start, end: seconds in the recording.
+        windows: the parts, where the recording was longer than one window.
+        notes: what was odd about the input, one sentence each.
+    """
+
+    label: str | None
+    score: float
+    exit: str
+    milliseconds: float
+    vector: Any = field(default=None, repr=False, compare=False)
+    distance: float | None = None
+    start: float = 0.0
+    end: float = 0.0
+    windows: tuple[Embedding, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def at(self, start: float, end: float) -> Embedding:
+        """The same answer placed in a recording."""
+        return replace(self, start=start, end=end)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = {name: value for name, value in vars(self).items() if name != "windows"}
+        vector = None if self.vector is None else [float(value) for value in self.vector]
+        return {**plain, "vector": vector, "windows": tuple(part.to_dict() for part in self.windows)}

@@ -61,6 +61,19 @@ def vector_width(kind: str, shape: Shape) -> int:
     return shape[1] if len(shape) == 2 else shape[0]
 
 
+def one_width(kind: str, shapes: tuple[Shape, ...]) -> int:
+    """Channels of the one tensor that an exit reads: a vector, tokens or a map.
+
+    Raises:
+        ConfigError: it reads several tensors, or one without axes.
+    """
+    if len(shapes) != 1:
+        raise ConfigError(
+            f"Exit {kind!r} reads one tensor, got {len(shapes)}; give it one (boundary, tensor)"
+        )
+    return vector_width(kind, shapes[0])
+
+
 def mean_vector(x: Tensor) -> Tensor:
     """A vector ``(batch, C)``, tokens ``(batch, N, C)`` or a map ``(batch, C, ...)`` as ``(batch, C)``."""
     if x.ndim == 2:

@@ -20,6 +20,7 @@ MEMBERS = {
     "efficientnet-v2": "efficientnet",
     "glance-resnet": "glance_resnet",
     "inception-v3": "inception_v3",
+    "ir-50": "ir_50",
     "mobilenet-v1": "mobilenet_v1",
     "mobilevit": "mobilevit",
     "passt": "vit",

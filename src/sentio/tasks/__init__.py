@@ -4,4 +4,5 @@
 MEMBERS = {
     "classification": "classification",
     "counting": "counting",
+    "embedding": "embedding",
 }

@@ -52,9 +52,15 @@ def pair_distances(first: Floats, second: Floats, *, normalise: bool = True) -> 
     if not all(np.isfinite(each).all() for each in ends):
         raise InputError("Embeddings hold NaN or infinite values")
     if normalise:
-        lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in ends]
-        ends = [each / np.where(length > 0, length, 1) for each, length in zip(ends, lengths, strict=True)]
+        ends = [unit_length(each) for each in ends]
     found: NDArray[np.float64] = np.linalg.norm(ends[0] - ends[1], axis=1)
+    return found
+
+
+def unit_length(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Embeddings ``(sample, dimension)`` scaled to length 1; one of length 0 stays."""
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    found: NDArray[np.float64] = embeddings / np.where(lengths > 0, lengths, 1)
     return found
 
 
