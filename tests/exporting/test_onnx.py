@@ -10,6 +10,7 @@ from torch import nn  # noqa: E402
 
 from sentio.core.anytime import anytime  # noqa: E402
 from sentio.core.confidence import softmax  # noqa: E402
+from sentio.core.artifact import ArtifactFiles
 from sentio.core.errors import ArtifactError, ConfigError, MissingExtraError  # noqa: E402
 from sentio.core.loading import load  # noqa: E402
 from sentio.core.model import Model  # noqa: E402
@@ -107,6 +108,10 @@ def test_stages_that_pass_tensors_on_as_they_are(tmp_path):
     assert found.path == tmp_path / "a.zip"
     assert found.difference < 1e-6
     x = np.random.default_rng(0).standard_normal((3, 2, 2)).astype(np.float32)
+    graphs = ArtifactFiles(found.path).manifest.graphs
+    assert graphs["stage:twins"].outputs == ["main", "again", "input"]
+    assert graphs["stage:twins"].shapes == [[2, 2]] * 3
+    assert graphs["stage:sum"].shapes == [[4]]
     again = load(found.path)  # not in the registry, so it runs on its graphs
     assert again.runtime == "edge"
     np.testing.assert_allclose(again.answer(x).outputs, model.answer(x).outputs, atol=1e-6)

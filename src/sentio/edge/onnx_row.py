@@ -115,7 +115,15 @@ class OnnxRow:
         return self._graphs[key][0].run({f"in_{index}": tensor for index, tensor in enumerate(tensors)})
 
     def _check(self, exits: Sequence[ExitFacts]) -> None:
-        """Each graph takes what the graphs before it give, as far as their shapes are fixed."""
+        """Graphs give what the manifest says and take what those before them give, where sizes are fixed."""
+        for session, facts in self._graphs.values():
+            for name, said in zip(session.given_shapes, facts.shapes or (), strict=False):
+                shape = session.given_shapes[name]
+                if not fits(shape, said):
+                    raise session.damaged(
+                        f"gives {name!r} of shape {shown(shape)}, where the manifest says "
+                        f"{shown([None, *said])}"
+                    )
         given: dict[str, Any] = {
             name: (list(shape), "tensor(float)") for name, shape in self.input_shapes.items()
         }

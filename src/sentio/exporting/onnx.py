@@ -212,7 +212,12 @@ def export_graphs(
     def add(key: str, label: str, module: nn.Module, inputs: Boundary, packed: bool) -> Boundary:
         file = f"stages/{len(files):02d}-{plain_name(label)}.onnx"
         files[file], outputs = _to_onnx(key, module, inputs, packed)
-        graphs[key] = GraphFacts(file=file, inputs=list(inputs), outputs=list(outputs))
+        graphs[key] = GraphFacts(
+            file=file,
+            inputs=list(inputs),
+            outputs=list(outputs),
+            shapes=[list(tensor.shape[1:]) for tensor in outputs.values()],
+        )
         return outputs
 
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
