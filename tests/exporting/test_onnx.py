@@ -9,8 +9,8 @@ onnx = pytest.importorskip("onnx")
 from torch import nn  # noqa: E402
 
 from sentio.core.anytime import anytime  # noqa: E402
+from sentio.core.artifact import ArtifactFiles  # noqa: E402
 from sentio.core.confidence import softmax  # noqa: E402
-from sentio.core.artifact import ArtifactFiles
 from sentio.core.errors import ArtifactError, ConfigError, MissingExtraError  # noqa: E402
 from sentio.core.loading import load  # noqa: E402
 from sentio.core.model import Model  # noqa: E402
