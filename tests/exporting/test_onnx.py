@@ -117,6 +117,27 @@ def test_stages_that_pass_tensors_on_as_they_are(tmp_path):
     np.testing.assert_allclose(again.answer(x).outputs, model.answer(x).outputs, atol=1e-6)
 
 
+def test_the_exporter_reads_its_translations_once(monkeypatch):
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = []
+    found = vars(ONNXRegistry)["from_torchlib"]
+
+    class Counted(ONNXRegistry):
+        @classmethod
+        def from_torchlib(cls, **options):
+            read.append(options)
+            return found.__func__(cls, **options)
+
+    counted = vars(Counted)["from_torchlib"]
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", counted)
+    for width in (2, 3):
+        net = MultiExit(Staged({"a": nn.Linear(width, 1)}, input_shapes=(width,)))
+        export_graphs(net, {"main": (width,)})
+    assert len(read) == 1
+    assert vars(ONNXRegistry)["from_torchlib"] is counted, "it is put back"
+
+
 class TwoInputs(nn.Module):
     def __init__(self):
         super().__init__()

@@ -28,9 +28,7 @@ def check_exporter() -> None:
         raise MissingExtraError("The ONNX exporter", "export")
 
 
-def to_program(
-    module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], *, dynamic_shapes: Any
-) -> Any:
+def to_program(module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], *, dynamic_shapes: Any) -> Any:
     """A module as the exporter's program, without traces of this machine.
 
     Args:
@@ -68,32 +66,37 @@ def _translations_kept() -> Iterator[None]:
     It parses the source of some five hundred functions at each export, which takes longer than a small
     graph does. Where this PyTorch does not do it in the place that is known here, nothing is changed.
     """
+    import torch
+
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
     except ImportError:
         yield
         return
-    found = vars(ONNXRegistry).get("from_torchlib")
+    registry: Any = ONNXRegistry
+    found = vars(registry).get("from_torchlib")
     if not isinstance(found, classmethod):
         yield
         return
 
     def kept(cls: Any, opset_version: int = OPSET) -> Any:
-        first = _translations(found.__func__, cls, opset_version)
+        # A library that is imported later brings operators, and then there are more translations.
+        operators = len(torch._C._dispatch_get_all_op_names())
+        first = _translations(found.__func__, cls, opset_version, operators)
         # What one export adds must not be there in the next.
         again = copy.copy(first)
         again.functions = {name: list(known) for name, known in first.functions.items()}
         return again
 
-    ONNXRegistry.from_torchlib = classmethod(kept)
+    registry.from_torchlib = classmethod(kept)
     try:
         yield
     finally:
-        ONNXRegistry.from_torchlib = found
+        registry.from_torchlib = found
 
 
 @cache
-def _translations(build: Any, cls: Any, opset_version: int) -> Any:
+def _translations(build: Any, cls: Any, opset_version: int, operators: int) -> Any:
     return build(cls, opset_version=opset_version)
 
 
