@@ -53,12 +53,7 @@ QUICK |= {MEMBERS[name]: name for name in FAMILIES if name in MEMBERS}
 
 
 def merged(net):
-    """The network as its first stage and the rest: an export takes long for each graph, whatever is in it.
-
-    Where several tensors cross between stages, each stage stays a graph of its own.
-    """
-    if any(len(tensors) > 1 for tensors in net.boundary_shapes().values()):
-        return net
+    """The network as its first stage and the rest: an export takes long for each graph, whatever is in it."""
     first, *rest = net.stage_names
     stages = {first: net.stage(first), "rest": nn.Sequential(*map(net.stage, rest))}
     return Staged(stages, input_shapes=net.input_shapes)
