@@ -80,6 +80,11 @@ def test_what_needs_the_clip_is_refused(settings, reason):
         LogMelStream(LogMel(**PLAIN, **settings), 1)
 
 
+def test_no_memory_is_promised_to_a_strangers_settings():
+    with pytest.raises(ConfigError, match=r"would keep [\d,]+ samples of each stream, more than 67,108,864"):
+        LogMelStream(LogMel(**PLAIN), 10**9)
+
+
 def test_other_sizes_are_refused():
     stream = LogMelStream(LogMel(**PLAIN), 2)
     with pytest.raises(InputError, match=r"takes 40 samples of each stream and the \d+ before them"):

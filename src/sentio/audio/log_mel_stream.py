@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from sentio.audio.frontend import LogMel, log_mel_frames
 from sentio.core.errors import ConfigError, InputError
 
+#: samples of each stream: what comes from a stranger must not fill the memory
+MOST_KEPT = 1 << 26
+
 
 def stream_problem(settings: LogMel) -> str | None:
     """Why frames cannot be made while samples come, as half a sentence; None if they can."""
@@ -47,7 +50,7 @@ class LogMelStream:
         frames: of a step.
 
     Raises:
-        ConfigError: the settings need the whole clip.
+        ConfigError: the settings need the whole clip, or too much would be kept.
     """
 
     def __init__(self, settings: LogMel, frames: int) -> None:
@@ -66,6 +69,11 @@ class LogMelStream:
         self.delay = max(0, early + span - before - 1)
         kept = self.warm_up * frames * settings.hop_length + before
         self.keep, self._skip = max(0, kept), max(0, -kept)
+        if self.keep > MOST_KEPT:
+            raise ConfigError(
+                f"The front end {settings.NAME!r} would keep {self.keep:,} samples of each stream, more than "
+                f"{MOST_KEPT:,}; take fewer frames at a step"
+            )
 
     @property
     def rate(self) -> int:
