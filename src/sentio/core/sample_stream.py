@@ -5,7 +5,6 @@ No PyTorch here: the front end is the one of record, in numpy, and the network i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,9 +127,7 @@ class SampleStream:
             samples = samples.astype(np.float32, copy=False)
         if not np.isfinite(samples).all():
             raise InputError("The samples of a step hold NaN or infinite values")
-        begins = self.start(len(samples))
-        state = begins if state is None else state
-        kept, steps, network = self._parts(state, begins)
+        kept, steps, network = self._parts(self.start(len(samples)) if state is None else state, len(samples))
         frames, after = self.front_end.step(samples, kept, steps)
         late = self.front_end.warm_up
         young = np.flatnonzero(steps < late)
@@ -139,24 +136,24 @@ class SampleStream:
         new = {**found.state, SAMPLES: after, STEPS: steps + 1}
         if len(young):
             # What the network made of frames before the first is forgotten.
-            for name, rows in begins.items():
-                if name not in (SAMPLES, STEPS):
-                    put_rows(self.arrays, new, network, name, young, rows[young])
+            for name, rows in self.network.start(len(young)).items():
+                if name != STEPS:
+                    put_rows(self.arrays, new, network, name, young, rows)
         valid = found.valid & (steps >= late)
         return found._replace(valid=valid, state=new)
 
     def _parts(
-        self, state: State, begins: Mapping[str, NDArray[Any]]
+        self, state: State, streams: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any]]:
         """The front end's samples, the steps taken, and the network's state."""
-        wanted, kept = begins[SAMPLES], state.get(SAMPLES)
+        wanted, kept = (streams, self.front_end.keep), state.get(SAMPLES)
         if kept is None:
             raise InputError(f"The state is of a stream of features: it lacks {SAMPLES!r}")
-        if not isinstance(kept, np.ndarray) or (kept.shape, kept.dtype) != (wanted.shape, wanted.dtype):
+        if not isinstance(kept, np.ndarray) or (kept.shape, kept.dtype) != (wanted, np.float32):
             raise InputError(
-                f"The state does not fit: {SAMPLES!r} has shape {np.shape(kept)}, and {wanted.shape} is "
-                "needed; it is of another network or of other streams"
+                f"The state does not fit: {SAMPLES!r} has shape {np.shape(kept)}, and {wanted} is needed; it "
+                "is of another network or of other streams"
             )
         network = {name: rows for name, rows in state.items() if name != SAMPLES}
-        self.network.check_state(network, len(wanted))
+        self.network.check_state(network, streams)
         return kept, network[STEPS], network
