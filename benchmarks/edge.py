@@ -45,7 +45,7 @@ from torch import nn
 import sentio
 from sentio.core.anytime import FINAL
 from sentio.core.artifact import ArtifactFiles, write_artifact
-from sentio.core.onnx_exporter import OPSET, check_exporter, quiet
+from sentio.core.onnx_exporter import check_exporter, to_program
 from sentio.core.shelf import shipped
 from sentio.exporting.quantisation import Int8, quantise_row
 from sentio.exporting.quantised_graph import quantise_graph, weight_bytes
@@ -220,17 +220,10 @@ class AllExits(nn.Module):
 
 def whole_graph(net: Any, x: NDArray[np.float32]) -> bytes:
     """The network with all exits as one ONNX graph of input ``x``, with a dynamic batch."""
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            AllExits(net).eval(),
-            (torch.from_numpy(x[:2]),),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            input_names=["x"],
-            output_names=list(net.exit_names),
-            opset_version=OPSET,
-            verbose=False,
-        )
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    with torch.no_grad():
+        given = {"x": torch.from_numpy(x[:2])}
+        program = to_program(AllExits(net).eval(), given, net.exit_names, dynamic_shapes=batch)
     buffer = io.BytesIO()
     program.save(buffer, external_data=False)
     return buffer.getvalue()

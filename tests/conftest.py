@@ -176,7 +176,7 @@ def artifact(exported_small: Path, tmp_path: Path, small: SimpleNamespace) -> Pa
     return Path(shutil.copytree(exported_small, tmp_path / "artifact"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tamper() -> Callable[..., None]:
     """``tamper(folder, change)`` lets ``change(values)`` edit the manifest's plain values."""
     import json

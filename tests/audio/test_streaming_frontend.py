@@ -29,6 +29,28 @@ def test_frames_overlap_across_steps(on_stream, center, lengths, shape):
     assert torch.allclose(got, want[..., :count, :], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pre_emphasis": 0.97},
+        {"pre_emphasis": 0.97, "center": False},
+        {"frames_of": "window", "center": False},
+        {"pre_emphasis": 0.97, "frames_of": "window", "center": False},
+    ],
+)
+def test_emphasis_and_frames_of_a_window(on_stream, settings):
+    log_mel = LogMel(rate=8000, n_fft=64, win_length=40, hop_length=16, n_mels=6, **settings)
+    net = nn.Sequential(TorchLogMel(log_mel, dtype=torch.float64))
+    samples = torch.randn(2, 900, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    stream = sentio.stream(net, axis=1, hop=32, example=samples)
+    got, want = on_stream(stream, samples), net(samples)
+    count = min(got.shape[-2], want.shape[-2] - 3)
+    assert count > 45
+    assert torch.allclose(got[..., :count, :], want[..., :count, :], rtol=0, atol=1e-9)
+    clip = stream.clip(samples)
+    assert torch.allclose(clip[..., :count, :], want[..., :count, :], rtol=0, atol=1e-9)
+
+
 def test_a_network_with_its_front_end_takes_samples(on_stream):
     settings = LogMel(rate=8000, n_fft=64, hop_length=32, n_mels=8, center=False)
     torch.manual_seed(0)

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from sentio.audio.frontend import LogMel
+from sentio.audio.windows import AudioFrontEnd
 from sentio.cli import printing
 from sentio.core.artifact import ArtifactFiles
 from sentio.core.shelf import facts
@@ -44,6 +46,17 @@ def test_a_drop_names_the_stage_that_costs_most(found):
     assert lines[-1] == "stage:stem costs most; keep it in float with: --keep stage:stem"
     small = {**found, "drops": {"policy": 0.01}}
     assert not any("costs most" in line for line in printing.int8(small))
+
+
+def test_what_a_step_takes_is_said():
+    settings = {"rate": 8000, "n_fft": 256, "hop_length": 80, "n_mels": 8}
+    ears = AudioFrontEnd(LogMel(**settings), 0.5)
+    takes = {"frames": 4, "samples": 320, "rate": 8000, "reason": None}
+    assert printing.step_input(ears, 4) == takes
+    whole = printing.step_input(AudioFrontEnd(LogMel(**settings, top_db=80.0), 0.5), 4)
+    assert (whole["frames"], whole["samples"]) == (4, None)
+    assert "loudest moment of the clip" in whole["reason"]
+    assert printing.step_input(None, 4)["reason"] == "there is no front end of sound"
 
 
 def test_int8_from_the_command_line(sentio, artifact, box, tones, tmp_path, monkeypatch):

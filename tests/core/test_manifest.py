@@ -55,6 +55,19 @@ def test_an_exit_after_the_last_stage_may_read_what_only_weights_know():
     assert read_manifest(values, "x").graphs == {}
 
 
+def test_shapes_of_graphs_are_of_version_4_and_none_before():
+    values = changed(["graphs", "stage:a", "shapes"], [[4, 8], [8]])
+    manifest = read_manifest(values, "x")
+    assert manifest.values()["graphs"]["stage:a"]["shapes"] == [[4, 8], [8]]
+    with pytest.raises(ArtifactError, match="graph 'stage:a' gives 2 tensors of 1 shapes"):
+        read_manifest(changed(["graphs", "stage:a", "shapes"], [[4, 8]]), "x")
+    with pytest.raises(ArtifactError, match="format version 3 does not know shapes of graphs"):
+        read_manifest({**values, "version": 3}, "x")
+    old = read_manifest({**VALID, "version": 3}, "x").values()
+    assert all("shapes" not in graph for graph in old["graphs"].values())
+    assert read_manifest(old, "x").exit_names() == manifest.exit_names()
+
+
 @pytest.mark.parametrize(
     "values", [None, [], "x", {}, {"format": "other"}, {"name": "a model of another tool"}]
 )

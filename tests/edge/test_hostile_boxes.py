@@ -364,6 +364,15 @@ def a_policy_about_no_exit(p):
     p.edit(lambda values: values.update(policy={"name": "fixed", "exit": "nowhere"}))
 
 
+@hostile("gives 'out_0' of shape .batch, 1, 19, 8., where the manifest says .batch, 1, 19, 9.")
+def a_shape_that_the_graph_does_not_give(p):
+    def change(values):
+        values["version"] = 4
+        values["graphs"]["stage:a"]["shapes"] = [[1, 19, 9]]
+
+    p.edit(change)
+
+
 # graphs; the manifest agrees with each
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch_free import HIDDEN, import_errors, modules, needs_torch
 
 #: what ``import sentio`` may take, in seconds
-IMPORT_SECONDS = 0.5
+IMPORT_SECONDS = 0.3
 #: how far a probability may be from PyTorch's
 TOLERANCE = 1e-4
 

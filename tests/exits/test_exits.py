@@ -10,6 +10,7 @@ from torch import nn
 from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.multi_exit import add_exits
+from sentio.core.onnx_exporter import to_program
 from sentio.core.staged import create_network
 
 torch.set_num_threads(1)
@@ -218,9 +219,7 @@ def test_exports_to_onnx_with_a_dynamic_batch(kind, shape):
     file = io.BytesIO()
     rows = {0: torch.export.Dim("batch", min=1)}
     shapes = ((rows,),) if kind == "pooled-linear" else (rows,)  # it takes any number of tensors
-    torch.onnx.export(
-        branch, (torch.randn(2, *shape),), dynamo=True, dynamic_shapes=shapes, verbose=False
-    ).save(file)
+    to_program(branch, {"x": torch.randn(2, *shape)}, ["y"], dynamic_shapes=shapes).save(file)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     for size in (1, 5):
         x = torch.randn(size, *shape)

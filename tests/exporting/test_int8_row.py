@@ -274,7 +274,7 @@ def box(small, tmp_path_factory):
 def test_an_int8_box_is_its_graphs_and_its_card(box, small):
     whole, found, _ = box
     files = ArtifactFiles(found.path)
-    assert not files.has(WEIGHTS) and files.manifest.version == 1
+    assert not files.has(WEIGHTS) and files.manifest.version == 4
     assert sorted(files.manifest.files) == sorted(facts.file for facts in files.manifest.graphs.values())
     card = files.manifest.card["int8"]
     assert card == json.loads(json.dumps(found.int8))

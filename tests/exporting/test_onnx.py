@@ -9,6 +9,7 @@ onnx = pytest.importorskip("onnx")
 from torch import nn  # noqa: E402
 
 from sentio.core.anytime import anytime  # noqa: E402
+from sentio.core.artifact import ArtifactFiles  # noqa: E402
 from sentio.core.confidence import softmax  # noqa: E402
 from sentio.core.errors import ArtifactError, ConfigError, MissingExtraError  # noqa: E402
 from sentio.core.loading import load  # noqa: E402
@@ -107,9 +108,34 @@ def test_stages_that_pass_tensors_on_as_they_are(tmp_path):
     assert found.path == tmp_path / "a.zip"
     assert found.difference < 1e-6
     x = np.random.default_rng(0).standard_normal((3, 2, 2)).astype(np.float32)
+    graphs = ArtifactFiles(found.path).manifest.graphs
+    assert graphs["stage:twins"].outputs == ["main", "again", "input"]
+    assert graphs["stage:twins"].shapes == [[2, 2]] * 3
+    assert graphs["stage:sum"].shapes == [[4]]
     again = load(found.path)  # not in the registry, so it runs on its graphs
     assert again.runtime == "edge"
     np.testing.assert_allclose(again.answer(x).outputs, model.answer(x).outputs, atol=1e-6)
+
+
+def test_the_exporter_reads_its_translations_once(monkeypatch):
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = []
+    found = vars(ONNXRegistry)["from_torchlib"]
+
+    class Counted(ONNXRegistry):
+        @classmethod
+        def from_torchlib(cls, **options):
+            read.append(options)
+            return found.__func__(cls, **options)
+
+    counted = vars(Counted)["from_torchlib"]
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", counted)
+    for width in (2, 3):
+        net = MultiExit(Staged({"a": nn.Linear(width, 1)}, input_shapes=(width,)))
+        export_graphs(net, {"main": (width,)})
+    assert len(read) == 1
+    assert vars(ONNXRegistry)["from_torchlib"] is counted, "it is put back"
 
 
 class TwoInputs(nn.Module):

@@ -238,6 +238,17 @@ def hann_window(length: int, *, symmetric: bool = False) -> Array:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / period)
 
 
+def log_mel_frames(settings: LogMel, frames: Array) -> Array:
+    """The bands of frames that are cut out already, pre-emphasis done: ``(..., time, window)`` to
+    ``(..., time, mel)``, of the frames' type. What depends on a whole clip is that of these frames.
+    """
+    tables = _tables(settings, frames.dtype)
+    flat = frames.reshape(-1, frames.shape[-1])
+    mel = np.empty((len(flat), settings.n_mels), frames.dtype)
+    _bands(settings, tables, flat, mel)
+    return settings._logarithm(mel.reshape(*frames.shape[:-1], settings.n_mels), tables)
+
+
 class _Band(NamedTuple):
     """Neighbouring mel bands, the bins they touch, and their filters ``(bin, mel)``."""
 
@@ -269,16 +280,22 @@ def _tables(settings: LogMel, dtype: np.dtype[Any]) -> _Tables:
 
 def _mel_spectrogram(settings: LogMel, tables: _Tables, clip: Array, out: Array) -> None:
     """Band powers (or magnitudes) of one clip ``(time,)`` into ``out``, shape ``(time, mel)``."""
-    n_fft, length = settings.n_fft, _window_length(settings)
+    length = _window_length(settings)
     if settings.pre_emphasis is not None:
         clip = clip[1:] - clip.dtype.type(settings.pre_emphasis) * clip[:-1]
     # The window stands in the middle of its frame; where in the FFT only turns phases, so the windowed
     # samples go to its start and the rest stays zero.
     padded = _padded(settings, clip)[(settings._frame_length - length) // 2 :]
     frames = np.lib.stride_tricks.sliding_window_view(padded, length)[:: settings.hop_length]
+    _bands(settings, tables, frames, out)
+
+
+def _bands(settings: LogMel, tables: _Tables, frames: Array, out: Array) -> None:
+    """Band powers (or magnitudes) of at least as many frames ``(time, window)`` as ``out`` has."""
+    n_fft, length = settings.n_fft, frames.shape[1]
     rfft = _rfft()
     size = max(1, CHUNK // n_fft)
-    buffer = np.zeros((min(size, len(out)), n_fft), clip.dtype)
+    buffer = np.zeros((min(size, len(out)), n_fft), frames.dtype)
     for start in range(0, len(out), size):
         count = min(size, len(out) - start)
         np.multiply(frames[start : start + count], tables.window, out=buffer[:count, :length])
@@ -288,7 +305,7 @@ def _mel_spectrogram(settings: LogMel, tables: _Tables, clip: Array, out: Array)
         if settings.power == 1:
             np.sqrt(power, out=power)
         # numpy before 2.0 computes every FFT in double precision.
-        power = power.astype(clip.dtype, copy=False)
+        power = power.astype(frames.dtype, copy=False)
         for band in tables.bands:
             np.matmul(power[:, band.bins], band.filters, out=out[start : start + count, band.mels])
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from sentio.audio.log_mel_stream import frame_span, stream_problem
 from sentio.audio.torch_frontend import TorchLogMel
-from sentio.nn.streaming import Flow, Plan, streams
+from sentio.nn.streaming import Flow, Moment, Plan, streams
 from sentio.nn.streaming_windows import Sliding
 
 
@@ -19,32 +20,47 @@ class StreamedLogMel(Sliding):
         self.module = module
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        settings = self.module.settings
         if flow.ndim is None or flow.axis != flow.ndim - 1:
             raise plan.refusal(
                 "it takes (..., time), so time has to be the last axis; pass axis= or example="
             )
-        if settings.log != "ln" and (settings.ref == "max" or settings.top_db is not None):
-            raise plan.refusal(
-                "ref='max' and top_db measure by the loudest moment of the clip; use a fixed reference"
-            )
-        if settings.center and settings.pad_mode != "constant":
-            raise plan.refusal(
-                f"center=True with pad_mode={settings.pad_mode!r} mirrors samples that have not come yet; "
-                "use center=False or pad_mode='constant'"
+        problem = stream_problem(self.module.settings)
+        if problem is not None:
+            raise plan.refusal(problem)
+        self.emphasis = self.module.settings.pre_emphasis
+        if self.emphasis is not None:
+            # Emphasised sample n needs sample n + 1, so the one that a chunk begins with lies before it.
+            self.last = plan.key("last")
+            flow = replace(
+                flow,
+                delay=flow.delay + 1,
+                after=flow.after + flow.stride,
+                past=flow.past + flow.stride,
+                frames=None if flow.frames is None else flow.frames - 1,
             )
         out = super().plan(flow, plan)
         return replace(out, ndim=flow.ndim + 1)
 
     def settings(self, flow: Flow, plan: Plan) -> None:
-        s = self.module.settings
-        self.span, self.stride = len(self.module.window), s.hop_length
-        lead = (s.n_fft - self.span) // 2
-        self.pad = (s.n_fft // 2 if s.center else 0) - lead
+        self.span, self.pad = frame_span(self.module.settings)
+        self.stride = self.module.settings.hop_length
 
     def out_frames(self, frames: int | None, plan: Plan) -> int | None:
-        return None if frames is None else self.module.settings.frames(frames)
+        emphasised = self.emphasis is not None
+        return None if frames is None else self.module.settings.frames(frames + emphasised)
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        if self.emphasis is not None:
+            x = self._emphasised(moment.window(self.last, x, self.axis, 1))
+        return super().step(x, moment)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return super().clip(x if self.emphasis is None else self._emphasised(x))
 
     def run(self, window: Tensor) -> Tensor:
         frames = window.to(self.module.window.dtype).unfold(-1, self.span, self.stride)
         return self.module.features(frames)
+
+    def _emphasised(self, x: Tensor) -> Tensor:
+        assert self.emphasis is not None
+        return x[..., 1:] - self.emphasis * x[..., :-1]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sentio.audio.frontend import LogMel
 from sentio.audio.io import Sound, from_array, read, resample, to_mono
+from sentio.audio.log_mel_stream import LogMelStream
 from sentio.audio.presets import with_presets
 from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError, InputError
@@ -105,6 +106,18 @@ class AudioFrontEnd:
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """The features' shape: ``(1, time, frequency)``, of a waveform ``(1, time)``."""
         return {MAIN: (1, *self.features.shape(self.window_samples))}
+
+    def frames_of_streams(self, frames: int) -> LogMelStream:
+        """The front end on streams of samples, some frames at a step.
+
+        Raises:
+            ConfigError: the features need a whole clip, or are no log-mels.
+        """
+        if not isinstance(self.features, LogMel):
+            raise ConfigError(
+                f"The front end {self.name!r} makes no frames of samples as they come; only 'log-mel' does"
+            )
+        return LogMelStream(self.features, frames)
 
     def settings(self) -> dict[str, Any]:
         """Plain values that the builder of this name takes as options, fit for JSON."""

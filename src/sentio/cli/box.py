@@ -128,6 +128,13 @@ def export(
     if as_json:
         facts: dict[str, Any] = {"path": str(result.path), "bytes": dict(result.bytes)}
         facts |= {"difference": result.difference, "rounding": result.rounding, "int8": result.int8}
+        if steps is not None:
+            facts["step"] = printing.step_input(model.frontend, steps.hop)
         printing.as_json(facts)
         return
     print(printing.exported(result, str(out)))
+    if steps is not None:
+        takes = printing.step_input(model.frontend, steps.hop)
+        samples = f", or {takes['samples']} samples at {takes['rate']} Hz" if takes["samples"] else ""
+        reason = f"; no samples: {takes['reason']}" if takes["reason"] else ""
+        print(f"a step takes {takes['frames']} frames of features{samples}{reason}")

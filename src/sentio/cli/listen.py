@@ -18,6 +18,12 @@ def listen(
         float | None,
         typer.Option(metavar="SECONDS", help="Distance of windows; by default the window's own length."),
     ] = None,
+    in_steps: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Answer at each step of a box that was exported with --stream, not by windows."
+        ),
+    ] = False,
     deadline: Annotated[
         float | None,
         typer.Option(metavar="MS", help="Milliseconds from a window's last sample to its answer."),
@@ -43,7 +49,9 @@ def listen(
     from sentio.data.simulate.labels import read_labels
     from sentio.serve.listening import hear
 
-    model = load(artifact, runtime=options.runtime(runtime), threads=threads, provider=provider)
+    # Steps are graphs of a box, whatever else is installed.
+    chosen = "edge" if in_steps and runtime is None else options.runtime(runtime)
+    model = load(artifact, runtime=chosen, threads=threads, provider=provider)
     found = hear(
         model,
         file,
@@ -51,6 +59,7 @@ def listen(
         deadline_ms=deadline,
         policy=options.policy(policy),
         truth=None if truth is None else read_labels(truth),
+        in_steps=in_steps,
     )
     if as_json:
         printing.as_json(found.to_dict())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sentio.core.errors import ConfigError
 from sentio.core.tables import drawn, short
 
 if TYPE_CHECKING:
@@ -153,6 +154,18 @@ def exported(result: Exported, out: str) -> str:
         lines += int8(found)
     lines.append(f"written to {out}; on the box: pip install sentio && sentio predict {out} FILE")
     return "\n".join(lines)
+
+
+def step_input(front_end: Any, frames: int) -> dict[str, Any]:
+    """What a step of a box's streams takes: frames of features, and samples where the front end can."""
+    found: dict[str, Any] = {"frames": frames, "samples": None, "rate": None, "reason": None}
+    if not hasattr(front_end, "frames_of_streams"):
+        return {**found, "reason": "there is no front end of sound"}
+    try:
+        stream = front_end.frames_of_streams(frames)
+    except ConfigError as error:
+        return {**found, "reason": str(error)}
+    return {**found, "samples": stream.hop, "rate": stream.rate}
 
 
 def int8(found: dict[str, Any]) -> list[str]:

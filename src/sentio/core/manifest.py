@@ -18,8 +18,8 @@ from sentio.core.errors import ArtifactError
 from sentio.core.stepping import QUEUE, STEPS, own_key
 
 #: raised by one when old code cannot read a change of the format. 2: weights may be stored as float16;
-#: 3: steps of streams, and the front end as a graph
-SCHEMA = 3
+#: 3: steps of streams, and the front end as a graph; 4: the shapes that graphs give
+SCHEMA = 4
 MANIFEST = "sentio.json"
 #: keys of the graphs
 STAGE, EXIT = "stage:", "exit:"
@@ -73,12 +73,14 @@ class NetworkFacts(_Strict):
 class GraphFacts(_Strict):
     """One ONNX file: the tensors it takes and gives, in its own order.
 
-    A stage names tensors of its boundaries, an exit names what it reads as ``boundary/tensor``.
+    A stage names tensors of its boundaries, an exit names what it reads as ``boundary/tensor``. Shapes are
+    those of the outputs, without the batch; where they are not said, the graph knows them.
     """
 
     file: Name
     inputs: list[str] = Field(min_length=1)
     outputs: list[str] = Field(min_length=1)
+    shapes: list[list[Size]] | None = None
 
 
 class StateFacts(_Strict):
@@ -175,7 +177,9 @@ class Manifest(_Strict):
     def values(self) -> dict[str, Any]:
         """Plain values, without what its version of the format does not know."""
         since = {"storage": 2, "stream": 3, "front_end_graph": 3}
-        unknown = {name for name, version in since.items() if self.version < version}
+        unknown: dict[str, Any] = {name: True for name, version in since.items() if self.version < version}
+        if self.version < 4:
+            unknown = {"graphs": {"__all__": {"shapes"}}, "front_end_graph": {"shapes"}, **unknown}
         return self.model_dump(mode="json", exclude=unknown)
 
 
@@ -289,6 +293,10 @@ def _graph_problems(manifest: Manifest) -> Iterator[str]:
         if key not in graphs:
             yield f"graphs has no {key!r}"
     for key, graph in graphs.items():
+        if graph.shapes is not None and manifest.version < 4:
+            yield f"format version {manifest.version} does not know shapes of graphs"
+        if graph.shapes is not None and len(graph.shapes) != len(graph.outputs):
+            yield f"graph {key!r} gives {len(graph.outputs)} tensors of {len(graph.shapes)} shapes"
         if key not in wanted:
             yield f"graphs names {key!r}, which is neither a stage nor an exit"
         if graph.file not in manifest.files:

@@ -20,6 +20,7 @@ from sentio.core.errors import ConfigError, InputError
 from sentio.core.features import FrontEnd, finished
 from sentio.core.policy import ExitCosts, Fixed, Policy
 from sentio.core.prediction import Label
+from sentio.core.sample_stream import SampleStream
 from sentio.core.task import Task
 from sentio.core.timing import timed_costs
 
@@ -187,19 +188,23 @@ class Model:
             step.output = calibrated_output(self.row, step, self.task, self.temperatures)
             yield step
 
-    def stream(self, *, policy: Policy | None = None) -> Any:
+    def stream(self, *, policy: Policy | None = None, samples: bool = False) -> Any:
         """The model on streams, for a box that was exported with ``stream=``: one step of many at a time.
 
         Opens the box's step graphs, so keep what it returns.
 
         Args:
             policy: instead of the model's own.
+            samples: whether steps take samples, of which the front end makes frames as they come, and not
+                features.
 
         Returns:
-            a `sentio.edge.box_stream.BoxStream`, for ``step`` or for `StreamBatch`.
+            a `sentio.edge.box_stream.BoxStream`, or for samples a `sentio.core.sample_stream.SampleStream`;
+            for ``step`` or for `StreamBatch`.
 
         Raises:
-            ConfigError: the model runs in PyTorch, or was exported without.
+            ConfigError: the model runs in PyTorch, or was exported without; or its front end needs whole
+                clips.
             ArtifactError: a step graph is damaged.
         """
         if not hasattr(self.row, "stream"):
@@ -207,9 +212,18 @@ class Model:
                 f"Model {self.name!r} runs in PyTorch, where sentio.stream(model.network) makes its stream; "
                 "the steps of a box are opened with runtime='edge'"
             )
-        return self.row.stream(
+        steps = self.row.stream(
             policy=policy or self.policy, task=self.task, costs=self.costs, temperatures=self.temperatures
         )
+        if not samples:
+            return steps
+        frames = getattr(self.frontend, "frames_of_streams", None)
+        if frames is None:
+            raise ConfigError(
+                f"Model {self.name!r} has no front end that makes frames of samples as they come; its "
+                "streams take features"
+            )
+        return SampleStream(frames(steps.hop), steps)
 
     def step(self, x: Any, state: Mapping[str, Any] | None = None, *, policy: Policy | None = None) -> Any:
         """One step of streams on a box, see `BoxStream.step`; `stream` is opened at the first call.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,11 +28,76 @@ def check_exporter() -> None:
         raise MissingExtraError("The ONNX exporter", "export")
 
 
-def clear_traces(program: Any) -> None:
-    """Take node metadata out, which quotes source lines and the paths of this machine."""
+def to_program(module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], *, dynamic_shapes: Any) -> Any:
+    """A module as the exporter's program, without traces of this machine.
+
+    Args:
+        module: in eval mode.
+        inputs: example tensors by the names that they shall have, in the order in which it takes them.
+        outputs: names of what it gives.
+        dynamic_shapes: as for ``torch.export``.
+
+    Raises:
+        Exception: whatever the exporter wraps a module's errors in; `reason` says it plainly.
+    """
+    import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    ClearMetadataAndDocStringPass()(program.model)
+    with quiet(), _translations_kept():
+        program: Any = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            verbose=False,
+        )
+        # Node metadata quotes source lines and paths.
+        ClearMetadataAndDocStringPass()(program.model)
+    return program
+
+
+@contextlib.contextmanager
+def _translations_kept() -> Iterator[None]:
+    """Let the exporter read its translations of operators once, not for every graph.
+
+    It parses the source of some five hundred functions at each export, which takes longer than a small
+    graph does. Where this PyTorch does not do it in the place that is known here, nothing is changed.
+    """
+    import torch
+
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        yield
+        return
+    registry: Any = ONNXRegistry
+    found = vars(registry).get("from_torchlib")
+    if not isinstance(found, classmethod):
+        yield
+        return
+
+    def kept(cls: Any, opset_version: int = OPSET) -> Any:
+        # A library that is imported later brings operators, and then there are more translations.
+        operators = len(torch._C._dispatch_get_all_op_names())
+        first = _translations(found.__func__, cls, opset_version, operators)
+        # What one export adds must not be there in the next.
+        again = copy.copy(first)
+        again.functions = {name: list(known) for name, known in first.functions.items()}
+        return again
+
+    registry.from_torchlib = classmethod(kept)
+    try:
+        yield
+    finally:
+        registry.from_torchlib = found
+
+
+@cache
+def _translations(build: Any, cls: Any, opset_version: int, operators: int) -> Any:
+    return build(cls, opset_version=opset_version)
 
 
 def plain_name(label: str) -> str:

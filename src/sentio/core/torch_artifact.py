@@ -74,6 +74,8 @@ def save(
         stored |= {"stream": stream, "version": 3}
     if front_end_graph is not None:
         stored |= {"front_end_graph": front_end_graph, "version": 3}
+    if any(facts.shapes is not None for facts in entries.values()):
+        stored["version"] = 4
     manifest = describe(model).model_copy(update={"graphs": entries, **stored})
     if not weights:
         return write_artifact(path, manifest, files)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: name -> module that defines it
 _MEMBERS = {
     "BoxStream": "sentio.edge.box_stream",
+    "SampleStream": "sentio.core.sample_stream",
     "SingleStream": "sentio.core.stream_batch",
     "StreamBatch": "sentio.core.stream_batch",
     "Warming": "sentio.core.stream_batch",

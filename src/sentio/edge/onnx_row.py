@@ -115,7 +115,7 @@ class OnnxRow:
         return self._graphs[key][0].run({f"in_{index}": tensor for index, tensor in enumerate(tensors)})
 
     def _check(self, exits: Sequence[ExitFacts]) -> None:
-        """Each graph takes what the graphs before it give, as far as their shapes are fixed."""
+        """Graphs take what those before them give, and give what the manifest says, where sizes are fixed."""
         given: dict[str, Any] = {
             name: (list(shape), "tensor(float)") for name, shape in self.input_shapes.items()
         }
@@ -139,6 +139,14 @@ class OnnxRow:
                 )
         session, facts = self._graphs[STAGE + self.stage_names[-1]]
         self._gives_numbers(session, f"out_{facts.outputs.index(MAIN)}")
+        for session, facts in self._graphs.values():
+            for name, said in zip(session.given_shapes, facts.shapes or (), strict=False):
+                shape = session.given_shapes[name]
+                if not fits(shape, said):
+                    raise session.damaged(
+                        f"gives {name!r} of shape {shown(shape)}, where the manifest says "
+                        f"{shown([None, *said])}"
+                    )
 
     def _compare(self, session: Session, facts: GraphFacts, given: Mapping[str, Any]) -> None:
         for index, tensor in enumerate(facts.inputs):

@@ -23,7 +23,7 @@ from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
-from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, plain_name, quiet, reason
+from sentio.core.onnx_exporter import check_exporter, plain_name, reason, to_program
 from sentio.core.policy import Fixed
 from sentio.core.staged import as_boundary, as_value, evaluating
 from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
@@ -212,7 +212,12 @@ def export_graphs(
     def add(key: str, label: str, module: nn.Module, inputs: Boundary, packed: bool) -> Boundary:
         file = f"stages/{len(files):02d}-{plain_name(label)}.onnx"
         files[file], outputs = _to_onnx(key, module, inputs, packed)
-        graphs[key] = GraphFacts(file=file, inputs=list(inputs), outputs=list(outputs))
+        graphs[key] = GraphFacts(
+            file=file,
+            inputs=list(inputs),
+            outputs=list(outputs),
+            shapes=[list(tensor.shape[1:]) for tensor in outputs.values()],
+        )
         return outputs
 
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
@@ -254,19 +259,13 @@ class _Flat(nn.Module):
 def _to_onnx(key: str, module: nn.Module, inputs: Boundary, packed: bool) -> tuple[bytes, Boundary]:
     """One module as ONNX, and what it gives for these inputs."""
     try:
-        with quiet():
-            outputs = as_boundary(module(as_value(inputs)) if packed else module(*inputs.values()))
-            program = torch.onnx.export(
-                _Flat(module, list(inputs), list(outputs), packed).eval(),
-                tuple(tensor.contiguous() for tensor in inputs.values()),
-                dynamo=True,
-                dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),),
-                input_names=[f"in_{i}" for i in range(len(inputs))],
-                output_names=[f"out_{i}" for i in range(len(outputs))],
-                opset_version=OPSET,
-                verbose=False,
-            )
-            clear_traces(program)
+        outputs = as_boundary(module(as_value(inputs)) if packed else module(*inputs.values()))
+        program = to_program(
+            _Flat(module, list(inputs), list(outputs), packed).eval(),
+            {f"in_{i}": tensor.contiguous() for i, tensor in enumerate(inputs.values())},
+            [f"out_{i}" for i in range(len(outputs))],
+            dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),),
+        )
     except Exception as error:  # the exporter wraps whatever the network raised in types of its own
         what, name = key.split(":", 1)
         raise ConfigError(

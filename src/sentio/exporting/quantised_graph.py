@@ -179,7 +179,8 @@ def _shrink(model: Any, original: Any) -> None:
 
     Zero points of zero are what is meant where there is none. A bias has the scale of input times weight,
     which a multiplication gives. Scales of many channels are rounded up to float16, and weight and bias are
-    quantised anew with them. Names are made short.
+    quantised anew with them. Weights are rounded anew in any case, see `_rounded_together`. Names are made
+    short.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -197,15 +198,16 @@ def _shrink(model: Any, original: Any) -> None:
         if len(node.input) > 2 and node.output[0] not in products and not given[node.input[2]].any():
             node.input.pop()
         weight, scale = node.input[:2]
-        half = _rounded_up(given[scale]) if given[weight].dtype == np.int8 else None
         source = floats.get(weight.removesuffix(_SUFFIX))
-        if half is None or source is None or f"{scale}.float16" in stored:
+        if given[weight].dtype != np.int8 or source is None or f"{scale}.float16" in stored:
             continue
-        axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 1)
-        given[scale], stored[f"{scale}.float16"] = half.astype(np.float32), half
-        shape = [-1 if place == axis else 1 for place in range(source.ndim)]
-        stored[weight] = _quantised(source, given[scale].reshape(shape), np.int8)
-        first.append(helper.make_node("Cast", [f"{scale}.float16"], [scale], to=onnx.TensorProto.FLOAT))
+        half = _rounded_up(given[scale])
+        if half is not None:
+            given[scale], stored[f"{scale}.float16"] = half.astype(np.float32), half
+            first.append(helper.make_node("Cast", [f"{scale}.float16"], [scale], to=onnx.TensorProto.FLOAT))
+        if given[scale].size > 1:
+            axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 1)
+            stored[weight] = _rounded_together(source, given[scale], axis)
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.input) < 3:
             continue
@@ -217,7 +219,7 @@ def _shrink(model: Any, original: Any) -> None:
         # The two differ by the rounding of scales, or by a factor of the layer's own.
         if source is None or not np.allclose(given[bias.input[1]], product, rtol=2e-3, atol=0):
             continue
-        stored[bias.input[0]] = _quantised(source, product, np.int32)
+        stored[bias.input[0]] = _quantised(source, product)
         first.append(helper.make_node("Mul", [x.input[1], weight.input[1]], [bias.input[1]]))
     computed = {name for node in first for name in node.output}
     used = {name for node in (*first, *graph.node) for name in node.input} - computed
@@ -239,10 +241,46 @@ def _rounded_up(scale: NDArray[Any]) -> NDArray[np.float16] | None:
     return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
 
 
-def _quantised(values: NDArray[Any], scale: NDArray[Any], dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
-    largest = np.iinfo(dtype).max
-    whole = np.rint(values.astype(np.float64) / scale.astype(np.float64))
-    return np.clip(whole, -largest, largest).astype(dtype)
+def _quantised(bias: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.int32]:
+    largest = np.iinfo(np.int32).max
+    whole = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
+    return np.clip(whole, -largest, largest).astype(np.int32)
+
+
+def _rounded_together(weight: NDArray[Any], scale: NDArray[Any], axis: int) -> NDArray[np.int8]:
+    """Weights as int8 such that every kernel's sum is kept, and that of all kernels of an output channel.
+
+    What reaches a layer is mostly smooth and not about zero, so errors of a kernel's weights add up there;
+    rounded each to its nearest they come to several steps in a kernel of 25.
+
+    Args:
+        weight: float.
+        scale: of each output channel.
+        axis: of the output channels in ``weight``.
+    """
+    steps = np.moveaxis(weight, axis, 0).astype(np.float64)
+    steps /= scale.astype(np.float64).reshape(-1, *[1] * (steps.ndim - 1))
+    kernels = steps.reshape(len(steps), steps.shape[1], -1)
+    down = np.floor(kernels)
+    rest = kernels - down
+    whole = down + _first(rest, _whole(rest.sum(axis=-1)))
+    # As far as the range goes: 127 steps, or 64 where weights take 7 bits.
+    largest = np.rint(np.abs(kernels).max())
+    whole = np.moveaxis(np.clip(whole, -largest, largest).reshape(steps.shape), 0, axis)
+    return np.ascontiguousarray(whole.astype(np.int8))
+
+
+def _whole(values: NDArray[Any]) -> NDArray[Any]:
+    """Each value rounded up or down, so that their sum over the last axis is rounded to its nearest."""
+    down = np.floor(values)
+    rest = values - down
+    return down + _first(rest, np.rint(rest.sum(axis=-1)))
+
+
+def _first(rest: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which are the so many largest of the last axis."""
+    ranks = np.argsort(np.argsort(-rest, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return ranks < counts[..., None]
 
 
 def _shorten_names(graph: Any) -> None:

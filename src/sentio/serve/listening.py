@@ -165,13 +165,36 @@ def listen(
         ConfigError: the model has no front end for sound; a hop or a deadline that is not above 0.
         InputError: the sound cannot be read, or blocks have another rate or several channels.
     """
+    frontend = check_listening(model, hop=hop, deadline_ms=deadline_ms)
+    return _answers(model, frontend, source, hop or frontend.window, deadline_ms, policy or model.policy)
+
+
+def check_listening(model: Model, **above_0: float | None) -> AudioFrontEnd:
+    """The model's front end for sound, and numbers that have to be above 0 where they are given.
+
+    Raises:
+        ConfigError: there is none, or one is not.
+    """
     frontend = model.frontend
     if not isinstance(frontend, AudioFrontEnd):
         raise ConfigError(f"Model {model.name!r} has no front end for sound, so it cannot listen")
-    for what, value in (("hop", hop), ("deadline_ms", deadline_ms)):
+    for what, value in above_0.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{what} must be a number above 0, got {value!r}")
-    return _answers(model, frontend, source, hop or frontend.window, deadline_ms, policy or model.policy)
+    return frontend
+
+
+def check_block(block: Sound, rate: int) -> None:
+    """A block is mono at a front end's rate.
+
+    Raises:
+        InputError: it is not.
+    """
+    if block.rate != rate or len(block.samples) != 1:
+        raise InputError(
+            f"The front end takes mono blocks at {rate} Hz, got {len(block.samples)} channels at "
+            f"{block.rate} Hz; mix and resample them first"
+        )
 
 
 def hear(
@@ -182,6 +205,7 @@ def hear(
     deadline_ms: float | None = None,
     policy: Policy | None = None,
     truth: Sequence[Event] | None = None,
+    in_steps: bool = False,
 ) -> Listening:
     """Listen to a whole file as fast as it can be answered, and compare with the truth where that is known.
 
@@ -191,14 +215,24 @@ def hear(
         model, hop, deadline_ms, policy: as for `listen`.
         path: a sound file.
         truth: the events in this file; others' are left out.
+        in_steps: with the steps of a box for streams, see `sentio.serve.stream_listening`.
 
     Raises:
-        ConfigError, InputError: as for `listen`.
+        ConfigError, InputError: as for `listen`; or a hop beside ``in_steps``, or a file too short for them.
     """
-    windows = listen(model, path, hop=hop, deadline_ms=deadline_ms, policy=policy)
+    if in_steps:
+        from sentio.serve.stream_listening import listen_in_steps
+
+        if hop is not None:
+            raise ConfigError("The hop of steps is the box's own, written by sentio export --stream --hop N")
+        windows = listen_in_steps(model, path, deadline_ms=deadline_ms, policy=policy)
+    else:
+        windows = listen(model, path, hop=hop, deadline_ms=deadline_ms, policy=policy)
     begun = perf_counter()
     heard = tuple(windows)
     elapsed = perf_counter() - begun
+    if not heard:
+        raise InputError(f"The recording {str(path)!r} is too short: its stream ends before the first answer")
     segments = tuple(_segments(heard))
     facts: dict[str, Any] = {}
     events = None
@@ -233,7 +267,7 @@ def is_right(window: Heard, truth: Sequence[Event]) -> bool:
 
 
 @dataclass(frozen=True)
-class _ByDeadline:
+class ByDeadline:
     """A policy, and leaving when the next exit would come too late, whichever is first."""
 
     policy: Policy
@@ -285,7 +319,7 @@ def _answers(
             if deadline_ms is not None and costs is not None:
                 # Even a hundredth of a millisecond that is left asks for the first exit.
                 left = Deadline(max(deadline_ms - features_ms, 0.01))
-                chosen = _ByDeadline(policy, left, costs)
+                chosen = ByDeadline(policy, left, costs)
             answers = model.answer(prepared.inputs, policy=chosen)
             spent = (perf_counter() - begun) * 1000.0
             exit = answers.exit_names()[0]
@@ -308,11 +342,7 @@ def _windows(
     place = following = 0  # of the first sample kept, and of the next window
     last = None  # where the latest window began
     for block in source:
-        if block.rate != rate or len(block.samples) != 1:
-            raise InputError(
-                f"The front end takes mono blocks at {rate} Hz, got {len(block.samples)} channels at "
-                f"{block.rate} Hz; mix and resample them first"
-            )
+        check_block(block, rate)
         kept = np.concatenate([kept, block.samples[0]])
         end = place + len(kept)
         while following + length <= end:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sentio.core.errors import ConfigError
 from sentio.core.manifest import StateFacts, StepFacts, StreamFacts
-from sentio.core.onnx_exporter import OPSET, check_exporter, clear_traces, plain_name, quiet, reason
+from sentio.core.onnx_exporter import check_exporter, plain_name, reason, to_program
 from sentio.core.stepping import STEPS
 from sentio.nn.streaming import Moment
 from sentio.streaming.conversion import Stream
@@ -134,23 +134,12 @@ def _program(step: nn.Module, inputs: dict[str, Tensor], outputs: list[str], wha
     """A step as an ONNX program of the exporter, with named inputs and outputs."""
     check_exporter()
     batch = {0: torch.export.Dim.DYNAMIC}
-    first, *rest = inputs.values()
     try:
-        with quiet():
-            program = torch.onnx.export(
-                step.eval(),
-                (first, *rest),
-                dynamo=True,
-                dynamic_shapes=(batch, tuple(batch for _ in rest)),
-                input_names=list(inputs),
-                output_names=outputs,
-                opset_version=OPSET,
-                verbose=False,
-            )
-            clear_traces(program)
+        return to_program(
+            step.eval(), inputs, outputs, dynamic_shapes=(batch, tuple(batch for _ in list(inputs)[1:]))
+        )
     except Exception as error:  # the exporter wraps whatever it met in types of its own
         raise ConfigError(f"{what} cannot be exported to ONNX: {reason(error)}") from error
-    return program
 
 
 class _PartStep(nn.Module):
