@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -156,6 +158,33 @@ def test_a_failure_is_raised_where_nothing_was_answered_and_kept_where_something
     assert running.wait(PATIENCE).exit == "after a"
     assert "stage b failed" in str(running.error)
     assert running.stop().exit == "after a"
+
+
+ENDS = """
+import sys, time
+from types import SimpleNamespace
+import numpy as np
+from sentio.core.anytime import ExitPoint
+from sentio.core.background import Background
+
+def run_stage(name, boundary):
+    print(name, flush=True)
+    time.sleep(0.2)
+    return boundary
+
+names = tuple(f"stage {number}" for number in range(300))
+row = SimpleNamespace(
+    stage_names=names, exit_points=(ExitPoint("final", names[-1], ((names[-1], "main"),)),),
+    start=lambda inputs: {"main": inputs}, run_stage=run_stage,
+)
+Background(row, np.zeros((1, 1)))
+"""
+
+
+def test_a_program_that_ends_waits_for_the_present_stage_only():
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stage 299" not in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Thread, main_thread
 from time import perf_counter
 from typing import Any
 
@@ -37,7 +37,7 @@ class Background:
 
     Any thread may ask for the `newest` answer or `stop` the computation, at any moment: what it gets is
     finished, and nothing newer was. A computation that is stopped runs its present stage to the end and
-    begins no other. As a context it is stopped where the context ends.
+    begins no other; so does one whose program ends. As a context it is stopped where the context ends.
 
     Args:
         row: the network.
@@ -56,8 +56,8 @@ class Background:
         self._changed, self._stopped = Condition(), Event()
         self._running = True
         self._begun = perf_counter()
-        # A program that ends need not wait for an answer that nobody wants any more.
-        self._thread = Thread(target=self._run, name="sentio background", daemon=True)
+        # No daemon: Python would end beneath it, and PyTorch then takes the whole process down.
+        self._thread = Thread(target=self._run, name="sentio background")
         self._thread.start()
 
     @property
@@ -135,7 +135,7 @@ class _StoppedError(Exception):
 
 
 class _Stoppable:
-    """A row that begins no stage once it is stopped."""
+    """A row that begins nothing once it is stopped, or once the program has come to its end."""
 
     def __init__(self, row: Row, stopped: Event) -> None:
         self._row, self._stopped = row, stopped
@@ -149,11 +149,13 @@ class _Stoppable:
         return boundary
 
     def run_stage(self, name: str, boundary: Boundary) -> Boundary:
-        if self._stopped.is_set():
-            raise _StoppedError
+        self._go_on()
         return self._row.run_stage(name, boundary)
 
     def run_exit(self, name: str, tensors: list[Any]) -> Any:
-        if self._stopped.is_set():
-            raise _StoppedError
+        self._go_on()
         return self._row.run_exit(name, tensors)
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set() or not main_thread().is_alive():
+            raise _StoppedError
