@@ -57,8 +57,8 @@ from sentio.training.recipe import read_recipe
 BATCH, CHUNK = 64, 256
 #: trained backbone -> boundaries at which branches are compared
 TAPS = {"cifar10-resnet8": ("layer1", "layer2"), "cifar10-anytime": ("glance1", "look")}
-#: numbers of heads that the search for SL-ViT looks at, the share of the training images it goes by, its seed
-HEADS, SEARCHED, SEARCH_SEED = (2, 8), 0.2, 1000
+#: the share of the training images that the search for SL-ViT's size goes by, and its seed
+SEARCHED, SEARCH_SEED = 0.2, 1000
 VIT_TAPS = ("block2", "block4")
 VIT_KINDS = (
     "mlp-ee",
@@ -82,13 +82,9 @@ RECIPE: dict[str, Any] = {
     "batch": BATCH,
     "keep": "last",
 }
-#: a small vision transformer with patches of 4x4, and how it is trained
+#: how the small vision transformer is trained
 VIT_RECIPE: dict[str, Any] = {
     "data": {"protocol": "official"},
-    "network": {
-        "name": "vit-b16",
-        "options": {"size": [32, 32], "patch": 4, "stride": 4, "dim": 64, "layers": 6, "heads": 4},
-    },
     "optimiser": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup_epochs": 1, "every": "step"},
     "augment": {"flip": 0.5, "crop": 4},
@@ -269,15 +265,20 @@ def searched(bench: Bench, where: str, features: Features) -> Candidate:
             partial(bench.accuracy, inner, "sl-vit", SEARCH_SEED, each.options),
         )
 
-    return search_sl_vit(features.shape, bench.parts.task.outputs, score, patches=patches, heads=HEADS)[0]
+    return search_sl_vit(
+        features.shape, bench.parts.task.outputs, score, patches=patches, heads=bench.options.heads
+    )[0]
 
 
 def compare_vit(bench: Bench) -> list[dict[str, Any]]:
     """The seven branches behind two layers of a small vision transformer."""
-    path = bench.options.made / f"exit-kinds-vit-{bench.options.vit_epochs}"
+    patch, epochs = bench.options.vit_patch, bench.options.vit_epochs
+    path = bench.options.made / f"exit-kinds-vit-{patch}-{epochs}"
     if not path.exists():
         print(f"  training {path.name}", flush=True)
-        recipe = {**VIT_RECIPE, "name": path.name, "epochs": bench.options.vit_epochs}
+        sizes = {"size": [32, 32], "patch": patch, "stride": patch, "dim": 64, "layers": 6, "heads": 4}
+        recipe = {**VIT_RECIPE, "name": path.name, "epochs": epochs}
+        recipe["network"] = {"name": "vit-b16", "options": sizes}
         recipe["frontend"] = {"name": bench.parts.frontend.name, "options": bench.parts.frontend.settings()}
         sentio.train(None, recipe, bench.parts.data, out=path, cache=bench.options.made / "features")
     net = bench.network(path.name)
@@ -347,9 +348,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=usual, help="CIFAR-10, as any layout (SENTIO_DATA)")
     parser.add_argument("--from", dest="made", type=Path, default=Path("cifar10-made"), help="trained models")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which comparisons")
-    parser.add_argument("--images", type=int, default=8_000, help="training images of the branches (8000)")
+    parser.add_argument("--images", type=int, default=6_000, help="training images of the branches (6000)")
     parser.add_argument("--test", type=int, default=5_000, help="test images (5000)")
     parser.add_argument("--epochs", type=int, default=5, help="of each branch (5)")
+    parser.add_argument("--heads", type=int, nargs="+", default=[2, 8], help="searched for SL-ViT (2 8)")
+    parser.add_argument("--vit-patch", type=int, default=4, help="side of the small ViT's patches (4)")
     parser.add_argument("--vit-epochs", type=int, default=4, help="of the small ViT (4)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path, help="write the figures here too")

@@ -432,9 +432,9 @@ def main(arguments: list[str] | None = None) -> int:
     usual = Path(os.environ.get("SENTIO_DATA", ".")) / "cifar10" / "train.zip"
     parser.add_argument("--data", type=Path, default=usual, help="CIFAR-10, as any layout (SENTIO_DATA)")
     parser.add_argument("--from", dest="made", type=Path, default=Path("cifar10-made"), help="trained models")
-    parser.add_argument("--images", type=int, default=15_000, help="training images (15000)")
+    parser.add_argument("--images", type=int, default=10_000, help="training images (10000)")
     parser.add_argument("--test", type=int, default=5_000, help="test images (5000)")
-    parser.add_argument("--epochs", type=int, default=8, help="of each training (8)")
+    parser.add_argument("--epochs", type=int, default=6, help="of each training (6)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timed", type=int, default=200, help="images timed one by one (200)")
     parser.add_argument("--repeats", type=int, default=20, help="timed pairs of batches (20)")

@@ -313,13 +313,12 @@ def test_exit_training_lets_the_exits_of_sdn_count_more_in_every_epoch(monkeypat
     assert weights(3) == {"early": 0.2, "late": 0.8, "final": 1.0}
 
 
-def test_exit_break_even_asks_every_exit_on_the_way(tmp_path):
+def test_exit_break_even_asks_every_exit_on_the_way(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from exit_break_even import main
+
     found = tmp_path / "pays.json"
-    command = [sys.executable, str(BENCHMARKS / "exit_break_even.py"), "--widths", "6", "--batches", "1", "2"]
-    done = subprocess.run(
-        [*command, "--repeats", "2", "--json", str(found)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    main(["--widths", "6", "--batches", "1", "2", "--repeats", "2", "--json", str(found)])
     rows = json.loads(found.read_text())["rows"]
     assert [(row["width"], row["batch"]) for row in rows] == [(6, 1), (6, 2)]
     for row in rows:
@@ -327,3 +326,13 @@ def test_exit_break_even_asks_every_exit_on_the_way(tmp_path):
         assert shares == sorted(shares) and shares[0] < 0.2 and shares[-1] > 1.0
         for exit in list(row["exits"].values())[:-1]:
             assert (exit["break_even"] is None) == (exit["time"] >= 1.0)
+
+
+def test_the_break_even_share_makes_up_for_the_exits_of_those_who_stay(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from exit_break_even import break_even
+
+    exits = {"early": {"time": 0.6}, "late": {"time": 1.0}, "final": {"time": 1.1}}
+    assert break_even(exits, "early") == pytest.approx(0.2)  # 0.2 * 0.6 + 0.8 * 1.1 = 1
+    assert break_even(exits, "late") is None
+    assert break_even({**exits, "final": {"time": 0.9}}, "early") == 0.0
