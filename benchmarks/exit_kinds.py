@@ -129,19 +129,23 @@ class Bench:
             f"{len(parts.train)} training images, {len(parts.test)} test images, {options.epochs} epochs"
         )
         self.path = options.made / "exit_kinds.json"
-        self.kept: dict[str, float] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.kept = self._read()
 
     def once(self, what: str, measure: Callable[[], float]) -> float:
         """The result of this name, measured if it is new."""
         key = f"{what}; {self.said}"
         if key not in self.kept:
             begun = process_time()
-            self.kept[key] = measure()
+            found = measure()
+            self.kept = {**self._read(), key: found}  # another run may have kept something in the meantime
             print(f"  {what}: {self.kept[key]:.4f} ({process_time() - begun:.0f} s)", flush=True)
             part = self.path.with_suffix(".part")
             part.write_text(json.dumps(self.kept, indent=1) + "\n")
             part.replace(self.path)
         return self.kept[key]
+
+    def _read(self) -> dict[str, float]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def network(self, name: str) -> MultiExit:
         """A trained network of the folder.
