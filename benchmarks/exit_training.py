@@ -35,7 +35,6 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from time import process_time
 from typing import Any
 
@@ -45,7 +44,7 @@ from cifar10_anytime import Judged, Point
 from cifar_images import Parts, cifar_parts
 from numpy.typing import NDArray
 from rich.table import Table
-from timing import Lap, Run, compare, machine, plain_text, timed, undisturbed
+from timing import Run, compare, laps, machine, plain_text
 from torch import Tensor, nn
 
 import sentio
@@ -379,18 +378,6 @@ def times(bench: Bench, subject: Subject, point: Point, fixed: Run) -> dict[str,
     }
 
 
-def laps(run: Run, reference: Run, inputs: list[Tensor]) -> tuple[list[float], list[float]]:
-    """The median undisturbed lap on each input, of two runs in alternating order."""
-    found: list[tuple[list[Lap], list[Lap]]] = [([], []) for _ in inputs]
-    for turn in range(-1, 5):
-        for x, pair in zip(inputs, found, strict=True):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                lap = timed((run, reference)[which], x)
-                if turn >= 0:
-                    pair[which].append(lap)
-    return tuple([median(undisturbed(pair[which])) for pair in found] for which in (0, 1))  # type: ignore
-
-
 # Reporting
 
 
@@ -414,9 +401,9 @@ def report(figures: dict[str, Any]) -> str:
             *(f"{100 * point['accuracy']:.2f}" for point in at),
             ", ".join(f"{point['macs'] / 1e6:.2f}" for point in at),
         )
-        laps = found["time"]
-        ms = [f"{laps[key]:.2f}" for key in ("p50_ms", "p95_ms", "mean_ms", "static_mean_ms")]
-        many = [f"{laps[key]:.0f}" for key in ("images_per_second", "static_images_per_second")]
+        time_of = found["time"]
+        ms = [f"{time_of[key]:.2f}" for key in ("p50_ms", "p95_ms", "mean_ms", "static_mean_ms")]
+        many = [f"{time_of[key]:.0f}" for key in ("images_per_second", "static_images_per_second")]
         time.add_row(name, *ms, *many)
     costs = next(iter(figures["methods"].values()))["macs"]
     lines = [plain_text(accuracy), "M MACs: " + ", ".join(f"{n} {m / 1e6:.2f}" for n, m in costs.items())]
