@@ -255,7 +255,8 @@ def with_earlyon(bench: Bench) -> Any:
         optimiser = torch.optim.SGD(
             wrapper.parameters(), 0.1, momentum=settings["momentum"], weight_decay=settings["weight_decay"]
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        # Without the cache: it would keep the first step's weights for as long as its trainer runs.
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
             joint_train_backbone_and_exits(
                 wrapper,
                 Augmented(bench.parts, bench.options.seed),  # type: ignore[arg-type]
