@@ -3,10 +3,11 @@
     python benchmarks/exit_break_even.py                     # a minute
     python benchmarks/exit_break_even.py --widths 24 --batches 1 64 --repeats 50 --json figures.json
 
-The network is glance-resnet with the exits of cifar10-anytime, in several widths; the peer is its
-backbone as PyTorch alone runs it, on the same images. Weights are random, since time does not depend on them,
-and everybody leaves at one exit after all exits before it were computed and asked. Each ratio is the
-median of pairs that run right after each other.
+The network is glance-resnet with the exits of cifar10-anytime, in several widths; the peer is its backbone as
+PyTorch alone runs it, on the same images. Weights are random, since time does not depend on them, and
+everybody leaves at one exit after all exits before it were computed and asked. Each ratio is the median of
+pairs that run right after each other, in the processor's time and one thread, so that a busy machine changes
+it little.
 
 What is left of a gain in MACs is time: a decision takes a part of a millisecond whatever the size of the
 network. If a share p of the images leaves at an exit and all others go to the end, the exits cost
@@ -55,7 +56,9 @@ def measure(width: int, batch: int, repeats: int) -> dict[str, Any]:
     for name in net.exit_names:
         # The exits before it are asked and let everybody pass.
         policy = sentio.Confidence({name: 0.0})
-        found = compare(partial(net.predict, policy=policy), partial(plain, alone), [x], repeats)
+        found = compare(
+            partial(net.predict, policy=policy), partial(plain, alone), [x], repeats, processor=True
+        )
         row["exits"][name] = {"macs": macs[name] / all_macs, "time": found.ratio, "ms": found.ms}
         row["ms"] = found.reference_ms
     for name in AT:
@@ -66,7 +69,7 @@ def measure(width: int, batch: int, repeats: int) -> dict[str, Any]:
 def break_even(exits: dict[str, dict[str, float]], name: str) -> float | None:
     """The share that has to leave at an exit so that exits cost no time; None where even all are too few."""
     last, here = exits[FINAL]["time"], exits[name]["time"]
-    return None if here >= 1 else max(0.0, (last - 1) / (last - here))
+    return None if here >= 1 else 0.0 if last <= 1 else (last - 1) / (last - here)
 
 
 def report(rows: list[dict[str, Any]]) -> str:
