@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
-from timing import Lap, Run, machine, plain_text, timed, undisturbed
+from timing import laps, machine, plain_text
 
 import sentio
 from sentio.core.anytime import FINAL
@@ -215,7 +215,7 @@ def times(
         with torch.inference_mode():
             return plain(x).argmax(1)
 
-    mine, theirs = laps(with_exits, fixed, tensors)
+    mine, theirs = map(mean, laps(with_exits, fixed, tensors))
     left = [ours.exit_names[int(with_exits(x).exit[0])] for x in tensors]
     costs = [sentio.profile(net, tensors[0], repeats=30, warmup=5).exit_ms() for _ in range(5)]
     predicted = median(mean(cost[name] for name in left) for cost in costs)
@@ -226,7 +226,7 @@ def times(
     def fixed_on_box(x: NDArray[Any]) -> Any:
         return boxes[PEER].answer(x, policy=sentio.Fixed(FINAL))
 
-    box, box_peer = laps(on_box, fixed_on_box, xs)
+    box, box_peer = map(mean, laps(on_box, fixed_on_box, xs))
     return {
         "ms": mine,
         "peer_ms": theirs,
@@ -234,18 +234,6 @@ def times(
         "edge_ms": box,
         "edge_peer_ms": box_peer,
     }
-
-
-def laps(run: Run, reference: Run, inputs: list[Any]) -> tuple[float, float]:
-    """Mean over inputs of the median undisturbed lap, of two runs in alternating order."""
-    found: list[tuple[list[Lap], list[Lap]]] = [([], []) for _ in inputs]
-    for turn in range(-1, 5):
-        for x, pair in zip(inputs, found, strict=True):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                lap = timed((run, reference)[which], x)
-                if turn >= 0:
-                    pair[which].append(lap)
-    return tuple(mean(median(undisturbed(pair[which])) for pair in found) for which in (0, 1))  # type: ignore
 
 
 def verdict(good: bool) -> str:

@@ -133,6 +133,12 @@ def answers(net: MultiExit, data: dict[str, Any], *, hears: bool) -> dict[str, N
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
+def over_seeds(errors: list[float]) -> str:
+    """Mean, and the standard deviation (of a sample) where there are several."""
+    mean = f"{np.mean(errors):.2f}"
+    return f"{mean} +- {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else mean
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--train", type=int, default=240, help="training scenes")
@@ -186,19 +192,20 @@ def main() -> int:
     print(
         f"\nMAE in persons, mean over {len(options.seeds)} seed(s); {options.test} scenes of {PEOPLE} people"
     )
-    print(f"{'exit':8} {'million MACs':>12} {'':9}" + "".join(f"{name:>10}" for name in CONDITIONS))
+    print(f"{'exit':8} {'million MACs':>12} {'':9}" + "".join(f"{name:>14}" for name in CONDITIONS))
     for name in EXITS:
         for hears in (True, False):
             errors = [
-                np.mean(
-                    [r["mae"] for r in rows if (r["exit"], r["sound"], r["condition"]) == (name, hears, c)]
-                )
+                [r["mae"] for r in rows if (r["exit"], r["sound"], r["condition"]) == (name, hears, c)]
                 for c in CONDITIONS
             ]
             cost = f"{costs[name] / 1e6:12.1f}" if hears else " " * 12
             label = "sound" if hears else "silence"
-            print(f"{name if hears else '':8} {cost} {label:9}" + "".join(f"{e:10.2f}" for e in errors))
-    print(f"{'always the mean':31}" + "".join(f"{constant[name]:10.2f}" for name in CONDITIONS))
+            print(
+                f"{name if hears else '':8} {cost} {label:9}"
+                + "".join(f"{over_seeds(e):>14}" for e in errors)
+            )
+    print(f"{'always the mean':31}" + "".join(f"{constant[name]:14.2f}" for name in CONDITIONS))
     seconds = process_time() - begun
     print(f"{seconds:.0f} s of processor time")
     if options.json:

@@ -90,6 +90,25 @@ def timed(run: Run, x: Any, *, processor: bool = False) -> Lap:
     return Lap(ms, _switches() > switches)
 
 
+def laps(
+    run: Run, reference: Run, inputs: Sequence[Any], *, processor: bool = False
+) -> tuple[list[float], list[float]]:
+    """For each input the median undisturbed lap of two runs in alternating order, in milliseconds.
+
+    Args:
+        processor: as for `compare`.
+    """
+    found: list[tuple[list[Lap], list[Lap]]] = [([], []) for _ in inputs]
+    for turn in range(-1, 5):
+        for x, pair in zip(inputs, found, strict=True):
+            for which in (0, 1) if turn % 2 else (1, 0):
+                lap = timed((run, reference)[which], x, processor=processor)
+                if turn >= 0:
+                    pair[which].append(lap)
+    mine, theirs = ([median(undisturbed(pair[which])) for pair in found] for which in (0, 1))
+    return mine, theirs
+
+
 def _switches() -> int:
     """How often the system has put this process aside; always 0 where it does not say."""
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -3,6 +3,8 @@
 import torch
 
 import sentio
+from sentio.core.torch_row import TorchRow
+from sentio.tasks.classification import Classification
 
 torch.manual_seed(0)
 net = sentio.create_network("dcase2024-baseline", classes=10)
@@ -17,3 +19,9 @@ with torch.inference_mode():
 
 answers = net.predict(x, sentio.Confidence(0.102))
 print("the same under a policy:", answers.exit_names())
+
+model = sentio.Model(TorchRow(net), Classification([f"scene {number}" for number in range(10)]))
+with model.background(x) as running:  # in another thread, for whoever does not know when it has to answer
+    running.wait(seconds=0.05)
+    newest = running.stop()
+print("interrupted after 50 ms:", "no answer yet" if newest is None else f"answered by {newest.exit}")

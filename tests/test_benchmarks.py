@@ -263,3 +263,124 @@ def test_metric_exits_compares_the_methods_on_a_list_of_pairs(tmp_path, monkeypa
     for early in figures["early"]["0.2"].values():
         assert sum(early["shares"].values()) == pytest.approx(1)
         assert list(early["shares"]) == ["proposed stem", "proposed unit2", "final"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder in the place of CIFAR-10, and one of trained models that holds untrained ones."""
+    pillow = pytest.importorskip("PIL.Image")
+    import numpy as np
+    import torch
+
+    import sentio
+    from sentio.core.torch_row import TorchRow
+    from sentio.tasks.classification import Classification
+    from sentio.vision.images import ImageFrontEnd
+
+    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    labels = ["dark", "grey", "light"]
+    for label, level in zip(labels, (60, 120, 190), strict=True):
+        (folder / "data" / "train" / label).mkdir(parents=True)
+        for number in range(30):
+            pixels = generator.integers(level - 60, level + 60, (32, 32, 3)).astype(np.uint8)
+            pillow.fromarray(pixels).save(folder / "data" / "train" / label / f"{number}.png")
+    frontend = ImageFrontEnd(height=32, width=32, mean=[0.5] * 3, std=[0.25] * 3)
+    torch.manual_seed(0)
+    for name, network in (("cifar10-resnet8", "resnet8"), ("cifar10-anytime", "glance-resnet")):
+        net = sentio.create_network(network, classes=3)
+        model = sentio.Model(TorchRow(net), Classification(labels), frontend=frontend, name=name)
+        sentio.save(model, folder / "made" / name)
+    return folder
+
+
+def on_pictures(pictures, script, *options):
+    """Run a benchmark on them; gives what it printed and its figures."""
+    found = pictures / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / script), "--data", str(pictures / "data")]
+    command += ["--from", str(pictures / "made"), *options, "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(found.read_text())
+
+
+@pytest.mark.slow
+def test_exit_kinds_compares_within_the_peer_s_parameters_and_keeps_what_it_measured(pictures):
+    options = ["--images", "64", "--test", "16", "--epochs", "1", "--seeds", "0", "1"]
+    text, figures = on_pictures(pictures, "exit_kinds.py", "--vit-epochs", "1", *options)
+    taps, vit, orders = figures["taps"], figures["vit"], figures["orders"]
+    assert (len(taps), len(vit)) == (8, 14) and text.count(", seed ") == 2 * (8 + 14 + 4)
+    assert [row["at"] for row in vit] == ["block2"] * 7 + ["block4"] * 7
+    for cnn, other in zip(taps[::2], taps[1::2], strict=True):
+        assert (cnn["branch"], other["branch"]) == ("cnn-ee", "sl-vit") and cnn["at"] == other["at"]
+        assert other["parameters"] <= cnn["parameters"] and cnn["path_macs"] > cnn["macs"] > 0
+    assert all(len(row["runs"]) == 2 and 0 <= row["accuracy"] <= 100 for row in taps + vit + orders)
+    assert [row["order"] for row in orders] == ["none", "easy-first", "hard-first", "random"]
+    again, same = on_pictures(pictures, "exit_kinds.py", "--parts", "orders", *options)
+    assert ", seed 0:" not in again and same["orders"] == orders
+
+
+@pytest.mark.slow
+def test_exit_training_measures_every_way_beside_the_static_network(pictures):
+    options = ["--images", "64", "--test", "32", "--epochs", "1", "--timed", "2", "--repeats", "2"]
+    text, figures = on_pictures(pictures, "exit_training.py", *options)
+    ways = ["self-distillation", "BranchyNet", "SDN", "frozen", "earlyon"]
+    if "earlyon" not in figures["methods"]:
+        assert "no earlyon: " in text
+        ways.remove("earlyon")
+    assert list(figures["methods"]) == ways
+    cost = figures["alone"]["static: ResNet-8"]["macs"]
+    for found in figures["methods"].values():
+        assert list(found["exits"]) == ["glance1", "glance2", "look", "deep1", "final"]
+        assert found["macs"] == figures["methods"]["SDN"]["macs"]
+        assert set(found["at"]) == {"0.5", "1.0", "2.0"}
+        assert sum(found["shares"].values()) == pytest.approx(1)
+        assert all(value > 0 for value in found["time"].values())
+    assert figures["methods"]["SDN"]["macs"]["glance1"] < cost < figures["methods"]["SDN"]["macs"]["final"]
+    backbone = figures["alone"]["backbone without exits"]
+    assert backbone["accuracy"] == figures["methods"]["frozen"]["exits"]["final"]
+    assert backbone["macs"] < figures["methods"]["frozen"]["macs"]["final"]
+
+
+def test_exit_training_lets_the_exits_of_sdn_count_more_in_every_epoch(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import torch
+    from exit_training import RisingWeights
+
+    from sentio.techniques.objective import TrainingBatch
+
+    ones = torch.ones(())
+    objective = RisingWeights({"early": 0.2, "late": 0.8}, epochs=4)
+
+    def weights(epoch):
+        batch = TrainingBatch(None, ones, ones, {}, epoch, torch.Generator())
+        parts = objective.losses(lambda _: {"early": ones, "late": ones, "final": ones}, batch, torch.mul)
+        return {name: pytest.approx(float(part)) for name, part in parts.items()}
+
+    assert weights(0) == {"early": 0.06, "late": 0.21, "final": 1.0}
+    assert weights(1) == {"early": 0.11, "late": 0.41, "final": 1.0}
+    assert weights(3) == {"early": 0.2, "late": 0.8, "final": 1.0}
+
+
+def test_exit_break_even_asks_every_exit_on_the_way(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from exit_break_even import main
+
+    found = tmp_path / "pays.json"
+    main(["--widths", "6", "--batches", "1", "2", "--repeats", "2", "--json", str(found)])
+    rows = json.loads(found.read_text())["rows"]
+    assert [(row["width"], row["batch"]) for row in rows] == [(6, 1), (6, 2)]
+    for row in rows:
+        shares = [exit["macs"] for exit in row["exits"].values()]
+        assert shares == sorted(shares) and shares[0] < 0.2 and shares[-1] > 1.0
+        for exit in list(row["exits"].values())[:-1]:
+            assert (exit["break_even"] is None) == (exit["time"] >= 1.0)
+
+
+def test_the_break_even_share_makes_up_for_the_exits_of_those_who_stay(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from exit_break_even import break_even
+
+    exits = {"early": {"time": 0.6}, "late": {"time": 1.0}, "final": {"time": 1.1}}
+    assert break_even(exits, "early") == pytest.approx(0.2)  # 0.2 * 0.6 + 0.8 * 1.1 = 1
+    assert break_even(exits, "late") is None
+    assert break_even({**exits, "final": {"time": 0.9}}, "early") == 0.0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sentio.core.answering import Answers, answer, calibrated_output, check_temperatures
 from sentio.core.anytime import FINAL, MAIN, Row, Step, anytime
+from sentio.core.background import Background
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.features import FrontEnd, finished
 from sentio.core.policy import ExitCosts, Fixed, Policy
@@ -187,6 +188,28 @@ class Model:
         for step in anytime(self.row, self._checked(inputs)):
             step.output = calibrated_output(self.row, step, self.task, self.temperatures)
             yield step
+
+    def background(self, inputs: Any) -> Background:
+        """Every exit's answers as they are reached, computed in another thread while the caller goes on.
+
+        For whoever does not know beforehand when the answer is needed: ``newest`` and ``stop()`` give the
+        newest finished one at any moment, see `sentio.core.background.Background`.
+
+        Args:
+            inputs: as `answer` takes them; copied, so that a camera's buffer may be filled anew.
+
+        Raises:
+            InputError: features of another shape, or that are not finite.
+        """
+        copies = {
+            name: array.clone() if hasattr(array, "clone") else np.array(array)
+            for name, array in self._checked(inputs).items()
+        }
+        return Background(
+            self.row,
+            copies,
+            read=lambda step: calibrated_output(self.row, step, self.task, self.temperatures),
+        )
 
     def stream(self, *, policy: Policy | None = None, samples: bool = False) -> Any:
         """The model on streams, for a box that was exported with ``stream=``: one step of many at a time.
