@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 import sentio
 from sentio.core.counting import count
-from sentio.core.onnx_exporter import quiet
+from sentio.core.onnx_exporter import to_program
 from sentio.streaming.step_graph import export_step
 
 
@@ -217,9 +217,9 @@ def exported(
     net: nn.Module, stream: Any, chunks: list[Tensor], windows: list[Tensor], timed: Callable[[Run, Run], Any]
 ) -> Exported:
     """Step and clip network as ONNX graphs, on as many threads as PyTorch has."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "window.onnx"
-        torch.onnx.export(net, (windows[0],), path, dynamo=True, verbose=False, external_data=False)
+        to_program(net, {"x": windows[0]}, ["y"], dynamic_shapes=None).save(str(path), external_data=False)
         whole_graph = session(path)
         step = session(export_step(stream, Path(folder) / "step.onnx"))
     names = [output.name for output in step.get_outputs()]
@@ -231,10 +231,9 @@ def exported(
         state = {name: found[f"next.{name.removeprefix('state.')}"] for name in state}
         return found["output"]
 
-    (taken,) = whole_graph.get_inputs()
     for turn in range(stream.warm_up + 1):
         one(turn % len(chunks))
-    ratio = timed(one, lambda turn: whole_graph.run(None, {taken.name: windows[turn].numpy()}))
+    ratio = timed(one, lambda turn: whole_graph.run(None, {"x": windows[turn].numpy()}))
     return Exported(ratio.ms, ratio.reference_ms, 1 / ratio.ratio)
 
 

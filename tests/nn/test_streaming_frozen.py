@@ -136,9 +136,6 @@ def test_its_weights_are_its_own():
     assert frozen.eval() is frozen
     with pytest.raises(ConfigError, match="frozen stream cannot be trained"):
         frozen.train()
-    with pytest.raises(ConfigError, match="freeze the stream of its backbone"):
-        exits = sentio.add_exits(sentio.create_network("tiny-cnn"), "pooled-linear", at=["block1"], classes=3)
-        sentio.stream(exits, frozen=True)
 
 
 def test_an_activation_does_not_overwrite_what_others_read(on_stream):
