@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="made", type=Path, default=Path("cifar10-made"), help="trained models")
     parser.add_argument("--epochs", type=int, help="instead of the recipes', to see that it runs")
     parser.add_argument("--points", type=int, default=POINTS, help=f"of the curve ({POINTS})")
-    parser.add_argument("--timed", type=int, default=TIMED, help=f"images timed ({TIMED})")
+    parser.add_argument("--timed", type=int, default=TIMED, help=f"images timed, 0 for none ({TIMED})")
     parser.add_argument("--png", type=Path, help="draw the curve here")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
@@ -170,14 +170,15 @@ def measure(
     at_accuracy = min(reaching, key=lambda point: point.macs, default=None)
     timed_on = inputs[np.random.default_rng(0).permutation(len(inputs))[:images]]
     points = {"at its cost": at_cost, "at its accuracy": at_accuracy}
+    measured: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         boxes = {}
-        for name, model in models.items():
+        for name, model in models.items() if images else ():
             sentio.export(model, Path(folder) / name)
             boxes[name] = sentio.load(Path(folder) / name, runtime="edge", threads=1)
-        measured = {
-            name: times(models, boxes, point, timed_on) for name, point in points.items() if point is not None
-        }
+        for name, point in points.items() if images else ():
+            if point is not None:
+                measured[name] = times(models, boxes, point, timed_on)
     return {
         "peer": {"accuracy": accuracy, "macs": macs, "parameters": parameters(models[PEER])},
         "ours": {

@@ -56,7 +56,7 @@ from sentio.training.recipe import read_recipe
 
 BATCH, CHUNK = 64, 256
 #: trained backbone -> boundaries at which branches are compared
-TAPS = {"cifar10-resnet8": ("layer1", "layer2"), "cifar10-anytime": ("glance1", "look")}
+TAPS = {"cifar10-resnet8": ("layer1", "layer2"), "cifar10-anytime": ("glance1", "look1")}
 #: the share of the training images that the search for SL-ViT's size goes by, and its seed
 SEARCHED, SEARCH_SEED = 0.2, 1000
 VIT_TAPS = ("block2", "block4")

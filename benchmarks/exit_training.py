@@ -4,7 +4,7 @@
     python benchmarks/exit_training.py --data train.zip --from made --json figures.json    # about 20 minutes
     python benchmarks/exit_training.py --data train.zip --images 256 --test 64 --epochs 1 --timed 4
 
-One backbone (glance-resnet at half its width, exits behind four stages) is trained on the same images of
+One backbone (glance-resnet at half its width, exits behind three stages) is trained on the same images of
 CIFAR-10 for as many epochs, with the same optimiser and augmentation, in five ways:
 
 - self-distillation: end to end, all exits learn from the last one too (the recipe of cifar10-anytime);
@@ -61,8 +61,8 @@ from sentio.training.recipe import read_recipe
 from sentio.vision import augmentation
 
 BATCH, MANY = 128, 64
-AT = ("glance1", "glance2", "look", "deep1")
-WIDTH, STATIC_WIDTH = 12, 8
+AT = ("glance1", "glance2", "look1")
+WIDTH, STATIC_WIDTH = 8, 8
 RECIPE: dict[str, Any] = {
     "name": "exits",
     "optimiser": {"name": "sgd", "lr": 0.15, "momentum": 0.9, "weight_decay": 0.0005},
