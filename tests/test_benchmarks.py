@@ -121,10 +121,12 @@ def test_edge_compares_stages_with_pytorch_and_one_graph(tmp_path):
     assert sizes["stages, int8"] < 0.4 * sizes["stages without weights"] < 0.4 * sizes["stages and weights"]
 
 
-def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_path):
+def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_path, monkeypatch, capsys):
     pillow = pytest.importorskip("PIL.Image")
     import numpy as np
 
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    main = import_module("cifar10_anytime").main
     generator = np.random.default_rng(0)
     for label, level in (("dark", 60), ("grey", 120), ("light", 190)):
         (tmp_path / "data" / "train" / label).mkdir(parents=True)
@@ -132,20 +134,15 @@ def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_pat
             pixels = generator.integers(level - 60, level + 60, (32, 32, 3)).astype(np.uint8)
             pillow.fromarray(pixels).save(tmp_path / "data" / "train" / label / f"{number}.png")
     found, picture = tmp_path / "cifar.json", tmp_path / "curve.png"
-    command = [sys.executable, str(BENCHMARKS / "cifar10_anytime.py"), "--data", str(tmp_path / "data")]
-    command += ["--from", str(tmp_path / "made"), "--epochs", "1", "--points", "3"]
-    done = subprocess.run(
-        [*command, "--timed", "0", "--json", str(found)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("training cifar10-") == 2
+    arguments = ["--data", str(tmp_path / "data"), "--from", str(tmp_path / "made"), "--epochs", "1"]
+    arguments += ["--points", "3", "--json", str(found)]
+    assert main([*arguments, "--timed", "0"]) == 0
+    assert capsys.readouterr().out.count("training cifar10-") == 2
     first = json.loads(found.read_text())
     assert first["time"] == {}
     # The other time the models are there, and are timed; what does not depend on time is the same.
-    command += ["--timed", "3", "--json", str(found), "--png", str(picture)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "training" not in done.stdout and picture.stat().st_size > 1000
+    assert main([*arguments, "--timed", "3", "--png", str(picture)]) == 0
+    assert "training" not in capsys.readouterr().out and picture.stat().st_size > 1000
     again = json.loads(found.read_text())
     assert all(first[key] == again[key] for key in ("peer", "ours", "curve", "points"))
     assert first["peer"]["macs"] == 12_501_184 and first["peer"]["parameters"] == 77_395
