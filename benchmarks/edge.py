@@ -6,7 +6,7 @@
 One thread everywhere, on the CPU. For every model that ships, in float32 and in int8:
 
 - an answer about features, in batches of 1 and 16, with all samples at the last exit and with thresholds;
-- how many streams of 16 kHz one core holds: each gives a window every half second, which has to be read,
+- of a model of sound, how many streams of 16 kHz one core holds: each gives a window every half second, which has to be read,
   resampled, made into features and answered before the next one comes;
 - bytes on disk, memory, and the time from nothing to the first answer, in a process of its own.
 
@@ -64,8 +64,13 @@ imported = time.perf_counter()
 model = sentio.load(sys.argv[1], runtime=sys.argv[2], **({"threads": 1} if sys.argv[2] == "edge" else {}))
 opened = time.perf_counter()
 import numpy as np
-samples = np.random.default_rng(0).standard_normal(model.frontend.window_samples).astype("float32")
-model.predict((0.1 * samples, model.frontend.log_mel.rate))
+random = np.random.default_rng(0)
+if model.frontend.name == "image":
+    (shape,) = model.input_shapes.values()
+    model.predict(random.integers(0, 256, (*shape[1:], shape[0]), np.uint8))
+else:
+    samples = random.standard_normal(model.frontend.window_samples).astype("float32")
+    model.predict((0.1 * samples, model.frontend.log_mel.rate))
 done = time.perf_counter()
 try:  # what resource.getrusage says holds the memory of the process that started this one
     lines = open("/proc/self/status").read().splitlines()
@@ -168,8 +173,9 @@ def measure(name: str, options: argparse.Namespace) -> Result:
                 inputs = [np.roll(x, -start, axis=0)[:batch] for start in range(len(x))]
                 title = f"batch {batch}, thresholds {'on' if on else 'off'}"
                 result.laps[title] = in_turn(runs, inputs, options.repeats)
-        for key, model in models.items():
-            result.streams[key] = streams_held(model, policies[key], options)
+        if ours.frontend.name != "image":
+            for key, model in models.items():
+                result.streams[key] = streams_held(model, policies[key], options)
         for key, path in boxes.items():
             runtimes = ("edge", "torch") if key == "stages and weights" else ("edge",)
             for runtime in runtimes:
@@ -354,10 +360,11 @@ def report(result: Result) -> str:
         for name, row in laps.items():
             table.add_row(name, f"{row.p50:.3f}", f"{row.p95:.3f}", f"{row.p99:.3f}", f"{row.ratio:.2f}")
         lines += ["", plain_text(table)]
-    table = _table("streams of 16 kHz that one core holds", "streams", f"/ {STAGES}")
-    for name, count in result.streams.items():
-        table.add_row(name, str(count), f"{count / max(1, result.streams[STAGES]):.2f}")
-    lines += ["", plain_text(table)]
+    if result.streams:
+        table = _table("streams of 16 kHz that one core holds", "streams", f"/ {STAGES}")
+        for name, count in result.streams.items():
+            table.add_row(name, str(count), f"{count / max(1, result.streams[STAGES]):.2f}")
+        lines += ["", plain_text(table)]
     table = _table("box", "KB", "import s", "open s", "first answer s", "memory MiB")
     for name, box in result.boxes.items():
         seconds = (f"{value:.3f}" for value in (box.import_s, box.load_s, box.first_s))

@@ -25,6 +25,7 @@ from torch import nn
 
 import sentio
 from sentio.core import registry
+from sentio.core.features import finished
 from sentio.core.shelf import shipped
 from sentio.core.staged import Staged
 from sentio.core.torch_row import TorchRow
@@ -59,9 +60,11 @@ def main(folder: Path) -> None:
     (folder / "shelf.json").write_text(json.dumps(shelf_answers(folder), indent=1), encoding="utf-8")
     for name in shipped():
         model = sentio.load(name, runtime="torch")
-        inputs = [
-            model.frontend.prepare(file).inputs for file in sorted((folder / "rendered").rglob("*.wav"))
-        ]
+        if model.frontend.name == "image":
+            sources = list(np.load(folder / f"{name}.npy"))
+        else:
+            sources = sorted((folder / "rendered").rglob("*.wav"))
+        inputs = [finished(model.frontend, model.frontend.prepare(source).inputs) for source in sources]
         write_features(folder, name, model, np.concatenate(inputs))
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for name in pool.map(export_family, [folder] * len(FAMILIES), FAMILIES):
