@@ -6,8 +6,8 @@
 One thread everywhere, on the CPU. For every model that ships, in float32 and in int8:
 
 - an answer about features, in batches of 1 and 16, with all samples at the last exit and with thresholds;
-- of a model of sound, how many streams of 16 kHz one core holds: each gives a window every half second, which has to be read,
-  resampled, made into features and answered before the next one comes;
+- of a model of sound, how many streams of 16 kHz one core holds: each gives a window every half second, which
+  has to be read, resampled, made into features and answered before the next one comes;
 - bytes on disk, memory, and the time from nothing to the first answer, in a process of its own.
 
 The peers compute with the same weights: PyTorch eager (the same model and policy), and one ONNX graph of
