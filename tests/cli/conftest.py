@@ -106,3 +106,14 @@ def box(artifact: Path) -> Path:
     from sentio.exporting.onnx import export
 
     return Path(export(load(artifact, runtime="torch"), artifact.with_name("box")).path)
+
+
+@pytest.fixture(scope="session")
+def stream_box(artifact: Path) -> Path:
+    """The same with steps for streams."""
+    pytest.importorskip("onnxscript")
+    import sentio
+
+    model = sentio.load(artifact, runtime="torch")
+    made = sentio.export(model, artifact.with_name("stream-box"), stream=sentio.stream(model.network))
+    return Path(made.path)

@@ -69,7 +69,7 @@ def test_row(name, what, message, code, place):
 
 
 @pytest.fixture
-def place(sentio, artifact, box, tones, own_tones, recipe, tmp_path, monkeypatch):
+def place(sentio, artifact, box, tones, own_tones, recipe, tmp_path, monkeypatch, request):
     """Where a case works, and what it may use."""
 
     def python(function):
@@ -95,6 +95,7 @@ def place(sentio, artifact, box, tones, own_tones, recipe, tmp_path, monkeypatch
     tone = 0.3 * np.sin(np.arange(2400) / 5)
     return SimpleNamespace(
         sentio=sentio,
+        fixture=request.getfixturevalue,
         artifact=artifact,
         box=box,
         tones=tones,
@@ -725,6 +726,24 @@ def _(place):
 @case("A deadline of no time")
 def _(place):
     return _listen(place, "--deadline", 0)
+
+
+@case("`--stream` for a box without steps")
+def _(place):
+    return place.sentio("listen", place.box, place.data / "low" / "0.wav", "--stream")
+
+
+@case("`--stream` where the front end needs a whole clip")
+def _(place):
+    box = Path(shutil.copytree(place.fixture("stream_box"), place.folder / "steps"))
+    _edited(box, lambda values: values["frontend"]["settings"].update(top_db=80.0))
+    return place.sentio("listen", box, place.data / "low" / "0.wav", "--stream")
+
+
+@case("`--stream` for a file that ends before the first answer")
+def _(place):
+    soundfile.write(place.folder / "short.wav", np.zeros(300), 8000)
+    return place.sentio("listen", place.fixture("stream_box"), place.folder / "short.wav", "--stream")
 
 
 @case("A truth that is not there")
