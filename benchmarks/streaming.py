@@ -90,7 +90,7 @@ class Result:
     peer_bytes: int | None
     difference: float | None
     many: Many | None
-    exported: Exported
+    exported: Exported | None
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,15 @@ def main() -> None:
         action="store_true",
         help="count the processor's time and not the clock's, on a machine that does other things too",
     )
+    parser.add_argument(
+        "--no-onnx", action="store_true", help="leave the ONNX graphs out, whose export takes minutes"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     results = [
-        measure(row, min(options.repeats, row.most or options.repeats), options.streams, options.processor)
+        measure(row, min(options.repeats, row.most or options.repeats), options)
         for row in ROWS
         if row.name in options.networks
     ]
@@ -134,8 +137,9 @@ def main() -> None:
     if any(result.many is not None for result in results):
         print(f"\n{options.streams} streams")
         print(plain_text(many_table(results)))
-    print("\nstep and window as ONNX graphs")
-    print(plain_text(exported_table(results)))
+    if not options.no_onnx:
+        print("\nstep and window as ONNX graphs")
+        print(plain_text(exported_table(results)))
     print("\nfour 3x3 convolutions of 32 channels on 64 bands, dilated in time")
     print(plain_text(reach_table(reaches)))
     if options.json:
@@ -147,7 +151,7 @@ def main() -> None:
         options.json.write_text(json.dumps(text, indent=1))
 
 
-def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
+def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
     """One network; raises if the peer's features are not ours."""
     net = row.build()
     example = torch.zeros(1, *row.shape)
@@ -159,7 +163,7 @@ def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
     turns: list[Any] = list(range(8))
 
     def timed(run: Run, reference: Run) -> Any:
-        return compare(run, reference, turns, repeats, processor=processor)
+        return compare(run, reference, turns, repeats, processor=options.processor)
 
     step, clip = stepping(stream, chunks), whole(net, windows)
     sliding, beside_live = timed(step, clip), timed(stepping(live, chunks), step)
@@ -172,7 +176,7 @@ def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
         beside = timed(step, peer_steps(theirs, chunks))
         peer_ms, ratio = beside.reference_ms, 1 / beside.ratio
         peer_bytes = kept_by(theirs)
-        many = measure_many(stream, peers, chunks, streams, timed)
+        many = measure_many(stream, peers, chunks, options.streams, timed)
     return Result(
         row.name,
         stream.hop,
@@ -188,7 +192,7 @@ def measure(row: Row, repeats: int, streams: int, processor: bool) -> Result:
         peer_bytes,
         difference,
         many,
-        exported(net, stream, chunks, windows, timed),
+        None if options.no_onnx else exported(net, stream, chunks, windows, timed),
     )
 
 
@@ -404,6 +408,8 @@ def exported_table(results: list[Result]) -> Table:
     rows = []
     for r in results:
         macs, found = r.window_macs / r.step_macs, r.exported
+        if found is None:
+            continue
         ratio = found.window_over_step
         cells = (found.step_ms, found.window_ms, ratio, macs, ratio / macs)
         rows.append((r.name, *(f"{cell:.2f}" for cell in cells)))
