@@ -296,6 +296,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     axes.plot(peer["macs"] / 1e6, 100 * peer["accuracy"], "s", label="ResNet-8", color="C3")
     axes.set_xlabel("mean cost in million MACs")
     axes.set_ylabel("accuracy in %")
+    axes.margins(x=0.08)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
