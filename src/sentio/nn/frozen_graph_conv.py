@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sentio.nn.graph_conv import AdaptiveGraph, FixedGraph, FreeGraph, GraphConv
-from sentio.nn.streaming_frozen import fold, freezes, scale_and_shift, times
+from sentio.nn.streaming_frozen import fold, freezes, scale_and_shift
+from sentio.nn.streaming_frozen_conv import product
 
 
 class FrozenGraphConv(nn.Module):
@@ -23,7 +24,7 @@ class FrozenGraphConv(nn.Module):
         self.vertices, self.count = graph.vertices, graph.maps
         joint = nn.Conv2d(conv.convs[0].in_channels, len(conv.bn.weight), 1, device=conv.bn.weight.device)
         weights = [layer.weight.detach().flatten(1) for layer in conv.convs]
-        joint.weight = nn.Parameter(torch.stack(weights, 2))  # (out, in, map)
+        joint.weight = nn.Parameter(torch.stack(weights, 1))  # (out, map, in)
         joint.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in conv.convs]).sum(0))
         fold(joint, *scale_and_shift(conv.bn))
         weight, bias = joint.weight, joint.bias
@@ -32,7 +33,7 @@ class FrozenGraphConv(nn.Module):
             aside = nn.Conv2d(1, 1, 1)
             aside.weight, aside.bias = conv.shortcut[0].weight, conv.shortcut[0].bias
             fold(aside, *scale_and_shift(conv.shortcut[1]))
-            weight = nn.Parameter(torch.cat((weight, aside.weight.flatten(1).unsqueeze(2)), 2))
+            weight = nn.Parameter(torch.cat((weight, aside.weight.flatten(1).unsqueeze(1)), 1))
             bias = nn.Parameter(bias + aside.bias)
         self.weight, self.bias = nn.Parameter(weight.flatten(1)), bias
         self.adaptive = isinstance(graph, AdaptiveGraph)
@@ -44,7 +45,7 @@ class FrozenGraphConv(nn.Module):
             self.compare_bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in compared]))
 
     def _maps(self, graph: FixedGraph | FreeGraph | AdaptiveGraph) -> Tensor:
-        """``(map, vertex, vertex)``; side by side, ``(vertex, map * vertex)``, if no sample changes them."""
+        """``(map, vertex, vertex)``, or ``(vertex * map, vertex)`` if no sample changes them."""
         with torch.no_grad():
             if isinstance(graph, FreeGraph):
                 maps = graph.left if graph.right is None else graph.left @ graph.right
@@ -59,33 +60,36 @@ class FrozenGraphConv(nn.Module):
             if not self.shortcut:
                 same = torch.eye(self.vertices, dtype=maps.dtype, device=maps.device)
                 maps = torch.cat((maps, same[None]))
-            return maps.transpose(0, 1).flatten(1)
+            return maps.permute(2, 0, 1).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, time, units = x.shape
-        people = x.unflatten(3, (-1, self.vertices))  # (batch, channel, time, person, vertex)
-        products = self._adapted(people) if self.adaptive else self._fixed(people)
-        y = times(self.weight, self.bias, products.reshape(batch, -1, time * units))
-        y = y.view(batch, -1, time, units)
+        batch, channels, time, units = x.shape
+        last = x.permute(0, 2, 3, 1)
+        people = last.reshape(-1, self.vertices, channels)
+        rows = self._adapted(people) if self.adaptive else self._fixed(people)
+        y = product(self.weight, self.bias, rows)
         if self.shortcut:
-            y += x
-        return torch.relu_(y)
+            y += people.flatten(0, 1)
+        return torch.relu_(y).view(batch, time, units, -1).permute(0, 3, 1, 2)
 
     def _fixed(self, x: Tensor) -> Tensor:
-        """``(batch, channel, map, time, person, vertex)``."""
-        return (x @ self.maps).unflatten(4, (-1, self.vertices)).permute(0, 1, 4, 2, 3, 5)
+        """``(person, vertex, channel)`` to ``(person * vertex, map * channel)``."""
+        products = torch.bmm(self.maps.expand(len(x), *self.maps.shape), x)
+        return products.view(len(x) * self.vertices, -1)
 
     def _adapted(self, x: Tensor) -> Tensor:
-        batch, channels, time, persons, vertices = x.shape
-        compared = times(self.compare, self.compare_bias, x.reshape(batch, channels, -1))
-        left, right = compared.view(batch, 2, self.count, self.hidden, time, persons, vertices).unbind(1)
-        # (batch, time, person, map, vertex, hidden) and its like
-        similar = left.permute(0, 3, 4, 1, 5, 2) @ right.permute(0, 3, 4, 1, 2, 5)
+        persons, vertices = x.shape[:2]
+        compared = product(self.compare, self.compare_bias, x.flatten(0, 1))
+        left, right = compared.view(persons, vertices, 2, self.count, self.hidden).unbind(2)
+        # (person, map, vertex, hidden) and its like
+        similar = left.transpose(1, 2) @ right.permute(0, 2, 3, 1)
         graph = self.maps + similar.div_(self.hidden).softmax(-2)
-        # (batch, time, person, map, channel, vertex)
-        products = x.permute(0, 2, 3, 1, 4).unsqueeze(3) @ graph
-        products = products.permute(0, 4, 3, 1, 2, 5)
-        return products if self.shortcut else torch.cat((products, x.unsqueeze(2)), 2)
+        if not self.shortcut:
+            same = torch.eye(vertices, dtype=x.dtype, device=x.device)
+            graph = torch.cat((graph, same.expand(persons, 1, vertices, vertices)), 1)
+        # (person, vertex * map, vertex)
+        products = torch.bmm(graph.permute(0, 3, 1, 2).flatten(1, 2), x)
+        return products.view(persons * vertices, -1)
 
 
 freezes(GraphConv)(FrozenGraphConv)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sentio.core.errors import ConfigError, InputError
-from sentio.nn.streaming_buffers import append, pays
+from sentio.nn.streaming_buffers import Order, append, joined, pays
 
 State = Mapping[str, Tensor]
 
@@ -119,12 +119,21 @@ class Moment:
             ) from None
 
     def window(
-        self, key: str, x: Tensor, axis: int, size: int, fill: float = 0.0, *, sparse: bool = False
+        self,
+        key: str,
+        x: Tensor,
+        axis: int,
+        size: int,
+        fill: float = 0.0,
+        *,
+        sparse: bool = False,
+        lies: Order | None = None,
     ) -> Tensor:
         """The ``size`` units before ``x``, then ``x``; the last ``size`` of them are kept.
 
         Args:
-            sparse: whether few of the units are read, so that they are better not copied.
+            sparse: whether the units need not lie side by side, so that they are better not copied.
+            lies: how the window's axes lie in memory; as they come if None, which is how they are exported.
         """
         if not size:
             return x
@@ -134,9 +143,9 @@ class Moment:
         else:
             before = self.buffer(key, x, shape, fill)
         if sparse and pays(before):
-            window, self.new[key] = append(before, x, axis)
+            window, self.new[key] = append(before, x, axis, lies)
             return window
-        window = torch.cat((before, x), axis)
+        window = joined(before, x, axis, None if torch.compiler.is_exporting() else lies)
         self.new[key] = window.narrow(axis, window.shape[axis] - size, size)
         return window
 
@@ -256,16 +265,18 @@ class Delay(Form):
         self.units, self.lead = units, lead
 
     takes_lead = True
+    #: how what it keeps lies in memory
+    lies: Order | None = None
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         if flow.axis is None:
             raise plan.refusal("a branch behind a pooling over time cannot be delayed; pool behind the join")
-        self.axis = flow.axis
+        self.axis, self.ndim = flow.axis, flow.ndim
         self.key = plan.key("delay")
         return replace(flow, delay=flow.delay + self.units, past=flow.past + self.units * flow.stride)
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
-        window = moment.window(self.key, x, self.axis, self.units, self.lead, sparse=True)
+        window = moment.window(self.key, x, self.axis, self.units, self.lead, sparse=True, lies=self.lies)
         return window.narrow(self.axis, 0, x.shape[self.axis])
 
     def clip(self, x: Tensor) -> Tensor:

@@ -1,30 +1,25 @@
 """Planned forms made fast: weights of their own, batch norms folded, activations where the output lies.
 
 A small step costs as much around its operations as in them, so there should be few. What a frozen form gives
-is what the form gave, up to rounding.
+is what the form gave, up to rounding, with channels last in memory (`sentio.nn.streaming_frozen_conv`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from math import prod
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sentio.nn.streaming import Form, Moment, PerFrame, Planned
+from sentio.nn.streaming import Delay, Form, Moment, PerFrame, Planned
+from sentio.nn.streaming_buffers import order
+from sentio.nn.streaming_frozen_conv import FrozenConv
 from sentio.nn.streaming_joins import Concat, Join, Product, Sum
+from sentio.nn.streaming_pooling import OverWindow
 from sentio.nn.streaming_windows import Conv
-
-#: input positions up to which a convolution with all channels in one group takes columns
-FEW_POSITIONS = 96
-#: units of a sample up to which a batch is put into one product
-FEW_UNITS = 256
-#: numbers in the columns of a depthwise convolution up to which it takes them
-FEW_NUMBERS = 65536
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 #: what does nothing in eval mode
@@ -46,6 +41,8 @@ _IN_PLACE: dict[type, Callable[[Tensor], Tensor]] = {
     nn.Sigmoid: torch.sigmoid_,
     nn.Tanh: torch.tanh_,
 }
+#: modules whose input may have its axes in any order in memory
+_ANY_ORDER = ("torch.nn.", "sentio.")
 #: class of a module that treats each unit of time by itself -> the same with folded weights
 FROZEN: dict[type, Callable[[Any], nn.Module]] = {}
 
@@ -78,16 +75,19 @@ def freeze(form: Form) -> tuple[Form, nn.ModuleList]:
             continue
         if kind in _NORMS:
             scale, shift = scale_and_shift(module)
-            if isinstance(last, _FrozenConv):
+            if isinstance(last, FrozenConv):
                 fold(last.module, scale, shift)
+                last.lay()
             else:
                 row.append(_held(_Affine(scale, shift, module.running_mean), held))
         elif kind in _IN_PLACE and last is not None and _gives_its_own(last):
             row[-1] = _Activated(last, _IN_PLACE[kind])
         elif kind in FROZEN:
             row.append(_held(FROZEN[kind](module), held))
-        else:
+        elif module.__module__.startswith(_ANY_ORDER):
             row.append(part)
+        else:
+            row.append(_Contiguous(part))
     return (row[0] if len(row) == 1 else Planned(*row)), held.requires_grad_(False)
 
 
@@ -110,119 +110,6 @@ def fold(layer: Any, scale: Tensor, shift: Tensor) -> None:
     layer.bias = nn.Parameter(bias.to(weight), requires_grad=False)
 
 
-def times(weight: Tensor, bias: Tensor | None, maps: Tensor) -> Tensor:
-    """A linear map of channels, as a 1×1 convolution computes it: ``(batch, channel, unit)`` to the same.
-
-    PyTorch spends more around so small a convolution than in it.
-    """
-    if len(maps) == 1:
-        product = weight @ maps[0] if bias is None else torch.addmm(bias[:, None], weight, maps[0])
-        return product.unsqueeze(0)
-    batch, channels, units = maps.shape
-    if units <= FEW_UNITS:  # all samples in one product, so that the weights are read once
-        joint = maps.transpose(0, 1).reshape(channels, batch * units)
-        product = weight @ joint if bias is None else torch.addmm(bias[:, None], weight, joint)
-        return product.view(-1, batch, units).transpose(0, 1)
-    stacked = weight.expand(batch, *weight.shape)
-    return torch.bmm(stacked, maps) if bias is None else torch.baddbmm(bias[:, None], stacked, maps)
-
-
-def columns(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    """What each position of a convolution without padding reads: ``(batch, channel, tap, position)``, a copy.
-
-    Args:
-        x: ``(batch, channel, ...)`` with as many axes more as ``kernel`` has entries.
-    """
-    sizes, steps = _positions(x.shape[2:], kernel, stride, dilation), x.stride()
-    view = x.as_strided(
-        (*x.shape[:2], *kernel, *sizes),
-        (
-            *steps[:2],
-            *(step * d for step, d in zip(steps[2:], dilation, strict=True)),
-            *(step * s for step, s in zip(steps[2:], stride, strict=True)),
-        ),
-    )
-    return view.reshape(*x.shape[:2], prod(kernel), prod(sizes))
-
-
-def _positions(
-    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> list[int]:
-    axes = zip(sizes, kernel, stride, dilation, strict=True)
-    return [(size - d * (k - 1) - 1) // s + 1 for size, k, s, d in axes]
-
-
-class _FrozenConv(Conv):
-    """A convolution whose module is a copy, and a matrix product where that is faster.
-
-    1×1 in all but time, its input is the matrix. With few positions, what each of them reads is copied side
-    by side: for large kernels, since PyTorch's convolution puts the weights into another order each time,
-    and for depthwise ones, since it spends more around a small convolution than in it.
-    """
-
-    def __init__(self, planned: Conv) -> None:
-        self.__dict__.update(vars(planned))
-        self.module = copy.deepcopy(planned.module)
-        m = self.module
-        others = [d for d in range(self.dims) if self.per_frame or d != self.dim]
-        thin = all(
-            m.kernel_size[d] == 1 and m.stride[d] == 1 and (isinstance(m.padding, str) or not m.padding[d])
-            for d in others
-        )
-        self.product = thin and m.groups == 1 and (self.per_frame or (self.folds and self.dims > 1))
-        self.depthwise = m.groups == m.in_channels == m.out_channels > 1
-
-    def step(self, x: Tensor, moment: Moment) -> Tensor:
-        if torch.compiler.is_exporting() or not self.per_frame:
-            return super().step(x, moment)
-        if not self.product:
-            return self._few(x, self.module.padding) if self._pays(x) else self.module(x)
-        m = self.module
-        return times(m.weight.flatten(1), m.bias, x.flatten(2)).view(len(x), -1, *x.shape[2:])
-
-    def run(self, window: Tensor) -> Tensor:
-        if torch.compiler.is_exporting() or not self.even or (self.folds and window.shape[2] == self.span):
-            return super().run(window)
-        return self._few(window, self.padding) if self._pays(window) else super().run(window)
-
-    def _one(self, window: Tensor) -> Tensor:
-        if torch.compiler.is_exporting() or not (self.product or self._pays(window)):
-            return super()._one(window)
-        if not self.product:
-            return self._few(window, self.padding)
-        if self.dilation > 1:
-            window = window[:, :, :: self.dilation]
-        m = self.module
-        y = times(m.weight.flatten(1), m.bias, window.flatten(1, 2).flatten(2))
-        return y.view(len(y), -1, 1, *window.shape[3:])
-
-    def _pays(self, x: Tensor) -> bool:
-        """Whether columns are faster than PyTorch's convolution of this input, by its size."""
-        m = self.module
-        if isinstance(m.padding, str):
-            return False
-        taps = m.weight[0, 0].numel()
-        positions = len(x) * x[0, 0].numel() // prod(m.stride)
-        if self.depthwise:
-            return taps > 1 and m.in_channels * taps * positions <= FEW_NUMBERS
-        # Under so many numbers PyTorch itself takes columns, for one stream.
-        large = len(x) > 1 or x.numel() > 20480 or max(m.kernel_size) > 3
-        return large and m.groups == 1 and positions <= FEW_POSITIONS
-
-    def _few(self, x: Tensor, padding: Sequence[int]) -> Tensor:
-        m = self.module
-        if any(padding):
-            x = F.pad(x, [side for pad in reversed(padding) for side in (pad, pad)])
-        sizes = _positions(x.shape[2:], m.kernel_size, m.stride, m.dilation)
-        taps = columns(x, m.kernel_size, m.stride, m.dilation)
-        if self.depthwise:
-            y = torch.matmul(m.weight.flatten(1).unsqueeze(1), taps).squeeze(2)
-            y = y if m.bias is None else y.add_(m.bias[:, None])
-        else:
-            y = times(m.weight.flatten(1), m.bias, taps.flatten(1, 2))
-        return y.view(*y.shape[:2], *sizes)
-
-
 class _Activated(Form):
     """An activation over the output of what was planned before it."""
 
@@ -234,6 +121,19 @@ class _Activated(Form):
 
     def clip(self, x: Tensor) -> Tensor:
         return self.act(self.form.clip(x))
+
+
+class _Contiguous(Form):
+    """What may count on its input's order in memory."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+
+    def step(self, x: Tensor, moment: Moment) -> Tensor:
+        return self.form.step(x.contiguous(), moment)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.form.clip(x)
 
 
 class _Affine(nn.Module):
@@ -258,9 +158,16 @@ def _flat(form: Form) -> Iterator[Form]:
 
 def _frozen(form: Form, held: nn.ModuleList) -> Form:
     if type(form) is Conv:
-        conv = _FrozenConv(form)
+        conv = FrozenConv(form)
         held.append(conv.module)
         return conv
+    if type(form) is OverWindow:
+        return _Contiguous(form)
+    if type(form) is Delay and form.ndim is not None and form.axis > 1:
+        delay = copy.copy(form)
+        others = [axis for axis in range(2, form.ndim) if axis != form.axis]
+        delay.lies = order(form.axis, 0, *others, 1, axis=form.axis)
+        return delay
     if isinstance(form, Join):
         join = copy.copy(form)
         join.forms = []
@@ -268,8 +175,18 @@ def _frozen(form: Form, held: nn.ModuleList) -> Form:
             frozen, modules = freeze(branch)
             join.forms.append(frozen)
             held.extend(modules)
+        if type(join) is Sum and _gives_its_own(join.forms[0]):
+            join.combine = _added
         return join
     return form
+
+
+def _added(outputs: list[Tensor]) -> Tensor:
+    """The sum, where the first output lies if nothing is wider."""
+    total = outputs[0]
+    for output in outputs[1:]:
+        total = total.add_(output) if output.shape == total.shape else total + output
+    return total
 
 
 def _held(module: nn.Module, held: nn.ModuleList) -> Form:
@@ -279,4 +196,6 @@ def _held(module: nn.Module, held: nn.ModuleList) -> Form:
 
 def _gives_its_own(form: Form) -> bool:
     """Whether nothing else may see what a form gives: no input, no state."""
-    return isinstance(form, _FrozenConv) or (type(form) in (Sum, Product, Concat) and len(form.forms) > 1)
+    if isinstance(form, Planned):
+        return _gives_its_own(form.forms[-1])
+    return isinstance(form, FrozenConv) or (type(form) in (Sum, Product, Concat) and len(form.forms) > 1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sentio.nn.streaming import Flow, Form, Moment, Plan, refuses, streams
+from sentio.nn.streaming_buffers import Order
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _AVG: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -33,12 +34,18 @@ class Sliding(Form):
     dilation = 1
     pad = 0
     pad_end = 0
+    #: how its window lies in memory; as it comes if None
+    lies: Order | None = None
     ceil_mode = False
     #: what stands before the stream's start, where the layer pads
     fill = 0.0
 
     def settings(self, flow: Flow, plan: Plan) -> None:
         """Read span, stride and padding off the module, now that the axis of time is known."""
+
+    def gaps(self, x: Tensor) -> bool:
+        """Whether the window of a chunk may have gaps in memory."""
+        return self.dilation > 1
 
     def run(self, window: Tensor) -> Tensor:
         """The layer without padding in time."""
@@ -89,7 +96,7 @@ class Sliding(Form):
         axis, units = self.axis, x.shape[self.axis]
         if self.pad:
             x = moment.blank(x, axis, self.units, self.delay, self.fill)
-        window = moment.window(self.key, x, axis, self.keep, self.begin, sparse=self.dilation > 1)
+        window = moment.window(self.key, x, axis, self.keep, self.begin, sparse=self.gaps(x), lies=self.lies)
         wanted = (units // self.stride - 1) * self.stride + self.span
         if self.skip or window.shape[axis] != wanted:
             window = window.narrow(axis, self.skip, wanted)
