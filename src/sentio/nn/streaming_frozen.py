@@ -75,10 +75,7 @@ def freeze(form: Form) -> tuple[Form, nn.ModuleList]:
             continue
         if kind in _NORMS:
             scale, shift = scale_and_shift(module)
-            if isinstance(last, FrozenConv):
-                fold(last.module, scale, shift)
-                last.lay()
-            else:
+            if last is None or not _take(last, scale, shift):
                 row.append(_held(_Affine(scale, shift, module.running_mean), held))
         elif kind in _IN_PLACE and last is not None and _gives_its_own(last):
             row[-1] = _Activated(last, _IN_PLACE[kind])
@@ -146,6 +143,21 @@ class _Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shape = (-1, *[1] * (x.ndim - 2))
         return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape))
+
+
+def _take(form: Form, scale: Tensor, shift: Tensor) -> bool:
+    """Fold ``scale * y + shift`` into the convolutions whose output or sum ``y`` is, if it is."""
+    convs = [_last(branch) for branch in form.forms] if type(form) is Sum else [_last(form)]
+    if not all(isinstance(conv, FrozenConv) for conv in convs):
+        return False
+    for index, conv in enumerate(convs):
+        fold(conv.module, scale, shift if index == 0 else torch.zeros_like(shift))
+        conv.lay()
+    return True
+
+
+def _last(form: Form) -> Any:
+    return _last(form.forms[-1]) if isinstance(form, Planned) else form
 
 
 def _flat(form: Form) -> Iterator[Form]:

@@ -185,7 +185,7 @@ def columns(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: S
 def _joined(x: Tensor, axis: int) -> Tensor:
     """``x.flatten(axis, axis + 1)``, of two axes that lie behind each other where either has several entries.
 
-    PyTorch gives axes of one entry steps of any size in memory, and takes the order of the channels from them.
+    Axes of one entry have steps of any size in memory, and PyTorch takes the order of the channels from them.
     """
     sizes, steps = list(x.shape), list(x.stride())
     if sizes[axis] > 1 and sizes[axis + 1] > 1 and steps[axis] != sizes[axis + 1] * steps[axis + 1]:
