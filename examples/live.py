@@ -36,9 +36,21 @@ def sound(name, seconds):
     return torch.from_numpy(heard.astype(np.float32))
 
 
+def second(name):
+    """Any second of a sound that goes on, since a stream does not wait for its beginning."""
+    start = rng.integers(2 * RATE)
+    return sound(name, 3.0)[start : start + RATE]
+
+
 def pose_frames(poses):
     """(coordinate, time, joint, person): told from the body, and turned by the first pose alone."""
     return torch.from_numpy(normalised(poses)).permute(3, 0, 2, 1)
+
+
+def watched(name):
+    """Any second of somebody who goes on doing it."""
+    start = rng.integers(2 * FRAMES)
+    return pose_frames(skeleton_clip(name, frames=3 * FRAMES, rng=rng))[:, start : start + FRAMES]
 
 
 def train(net, inputs, targets, epochs):
@@ -55,19 +67,20 @@ def layers(channels, width):
     return nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2)
 
 
-targets = torch.arange(48) % len(SOUNDS)
-clips = torch.stack([sound(SOUNDS[target], 1.0) for target in targets])[:, None]
+targets = torch.arange(96) % len(SOUNDS)
+clips = torch.stack([second(SOUNDS[target]) for target in targets])[:, None]
 log_mel = TorchLogMel(LogMel(rate=RATE, n_fft=256, hop_length=160, n_mels=24, center=False))
 head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, len(SOUNDS)))
-listener = train(nn.Sequential(log_mel, *layers(1, 8), *layers(8, 16), *head), clips, targets, 12)
+# The norm in front centres the decibels, or the zeros that convolutions pad with would be a loud edge.
+listener = train(nn.Sequential(log_mel, nn.BatchNorm2d(1), *layers(1, 8), *layers(8, 16), *head), clips, targets, 15)
 
-targets = torch.arange(48) % len(ACTIONS)
+targets = torch.arange(96) % len(ACTIONS)
 frontend = SkeletonFrontEnd(frames=FRAMES, persons=1)
-poses = [frontend.prepare(skeleton_clip(ACTIONS[t], frames=FRAMES, rng=rng)).inputs for t in targets]
+poses = torch.stack([watched(ACTIONS[target]) for target in targets])
 options = {"classes": len(ACTIONS), "persons": 1, "channels": (12, 16), "strides": (1, 1), "padded": False}
 watcher = sentio.create_network("st-gcn", **options)
 watcher.input_shapes = frontend.input_shapes
-watcher = train(watcher, torch.from_numpy(np.concatenate(poses)), targets, 15)
+watcher = train(watcher, poses, targets, 15)
 
 # Frozen: each stream takes the weights in the form in which a step is fastest. An answer is about a second.
 ears = SingleStream(sentio.stream(listener, example=clips[:1], frozen=True))
