@@ -82,6 +82,11 @@ def pays(before: Tensor) -> bool:
     return large and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def is_appended(kept: Tensor) -> bool:
+    """Whether a window was made by `append`, so that the next step may write behind it."""
+    return hasattr(kept, _BEHIND)
+
+
 def _empty(x: Tensor, axis: int, room: int, lies: Order | None) -> Tensor:
     """Memory like ``x`` with ``room`` units."""
     if lies is None:

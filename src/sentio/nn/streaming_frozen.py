@@ -88,6 +88,17 @@ def freeze(form: Form) -> tuple[Form, nn.ModuleList]:
     return (row[0] if len(row) == 1 else Planned(*row)), held.requires_grad_(False)
 
 
+def runs_alike(form: Form) -> bool:
+    """Whether what a frozen form does depends on sizes and ages alone, and not on what it is given.
+
+    A module from elsewhere may decide by that.
+    """
+    forms = list(getattr(form, "forms", ()))
+    if hasattr(form, "form"):
+        forms.append(form.form)
+    return not isinstance(form, _Contiguous) and all(runs_alike(part) for part in forms)
+
+
 def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """A batch norm in eval mode as ``scale * x + shift``, in double precision."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -178,7 +189,7 @@ def _frozen(form: Form, held: nn.ModuleList) -> Form:
     if type(form) is Delay and form.ndim is not None and form.axis > 1:
         delay = copy.copy(form)
         others = [axis for axis in range(2, form.ndim) if axis != form.axis]
-        delay.lies = order(form.axis, 0, *others, 1, axis=form.axis)
+        delay.lies = order(0, form.axis, *others, 1, axis=form.axis)
         return delay
     if isinstance(form, Join):
         join = copy.copy(form)

@@ -23,6 +23,7 @@ from sentio.nn.streaming_windows import Conv
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 #: output positions up to which a convolution of two or three axes takes columns
 FEW_POSITIONS = 40
+FEW_NUMBERS_DEPTHWISE = 4096
 #: times a chunk's units from which what is kept of the last ones is not copied
 SHORT = 4
 #: numbers in the columns of a convolution over one axis up to which it takes them
@@ -66,7 +67,7 @@ class FrozenConv(Conv):
     def gaps(self, x: Tensor) -> bool:
         # A short window is better copied than in new memory every few steps.
         short = self.keep < SHORT * x.shape[self.axis]
-        return ((len(x) == 1 or self.taps) and not short) or super().gaps(x)
+        return not short and (len(x) == 1 or self.taps or super().gaps(x))
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
         m = self.module
@@ -122,7 +123,7 @@ class FrozenConv(Conv):
         taps = columns(x, kernel, stride, dilation)
         sizes = taps.shape[: len(kernel) + 1]
         if m.groups > 1:
-            y = (taps * weight.flatten(1).t()).sum(2)
+            y = (taps * weight[:, 0].movedim(0, -1)).sum(tuple(range(len(sizes), taps.ndim - 1)))
             y = y if m.bias is None else y.add_(m.bias)
         else:
             y = product(flat(weight), m.bias, taps.reshape(prod(sizes), -1)).view(*sizes, -1)
@@ -131,8 +132,11 @@ class FrozenConv(Conv):
     def _pays(self, x: Tensor, kernel: Sequence[int], positions: int) -> bool:
         """Whether columns are faster than PyTorch's convolution of this input, by its size."""
         m = self.module
-        if len(kernel) == 1 and (m.groups == 1 or m.groups == m.in_channels == m.out_channels):
-            return m.in_channels * kernel[0] * positions <= FEW_NUMBERS
+        numbers = m.in_channels * prod(kernel) * positions
+        if m.groups == m.in_channels == m.out_channels > 1:
+            return numbers <= (FEW_NUMBERS if len(kernel) == 1 else FEW_NUMBERS_DEPTHWISE)
+        if m.groups == len(kernel) == 1:
+            return numbers <= FEW_NUMBERS
         # Under so many numbers PyTorch itself takes columns, for one stream.
         large = len(x) > 1 or x.numel() > 20480 or max(kernel) > 3
         return large and m.groups == 1 and positions <= FEW_POSITIONS

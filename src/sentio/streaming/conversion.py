@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged
 from sentio.core.stepping import STEPS, CatchUp
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
-from sentio.nn.streaming_frozen import freeze
+from sentio.nn.streaming_frozen import freeze, runs_alike
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.arrays import TorchArrays
 from sentio.streaming.exits_in_time import ExitStream, exit_stream, first_chunk, fitting_hop, refuse_training
+from sentio.streaming.recorded import Records
 from sentio.streaming.state import as_chunk, is_warm, steps_taken
 
 
@@ -215,11 +216,14 @@ class Stream(nn.Module):
         steps = x.new_zeros(len(x), dtype=torch.int64) if state is None else steps_taken(state, x)
         moment = Moment(state, steps, is_warm(steps, layout.plan.settled))
         with torch.no_grad():
-            output = layout.form.step(x, moment)
+            output = self._run(x, moment)
         moment.new[STEPS] = steps + 1
         return Stepped(output, steps >= self.warm_up, moment.new)
 
     forward = step
+
+    def _run(self, x: Tensor, moment: Moment) -> Tensor:
+        return self.layout.form.step(x, moment)
 
     def start(self, batch: int = 1, *, like: Tensor | None = None) -> dict[str, Tensor]:
         """The state of streams that have not begun: what ``state=None`` stands for.
@@ -302,6 +306,16 @@ class FrozenStream(Stream):
             form, folded = freeze(layout.form)
         super().__init__(net.requires_grad_(False), layout._replace(form=form))
         self.folded = folded
+        self._records = Records() if runs_alike(form) else None
+
+    def _run(self, x: Tensor, moment: Moment) -> Tensor:
+        records, form = self._records, self.layout.form
+        return form.step(x, moment) if records is None else records.step(form, x, moment)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> FrozenStream:
+        if self._records is not None:
+            self._records = Records()  # its weights are others from now on
+        return super()._apply(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenStream:
         """Nothing changes in eval mode.
