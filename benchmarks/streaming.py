@@ -7,9 +7,10 @@ Pairs run right after each other in alternating order.
 
 Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them
 must have begun together; and as streams that began at different times, for which it needs an instance each.
-Ours are one batch of any ages. Then step and window both as one ONNX graph in ONNX Runtime, which spends less
-around an operation than PyTorch does. And one network at several dilations, whose receptive field grows and
-whose work does not.
+Ours are one batch of any ages. Where one window is short, 16 and 64 streams in one batch and as many windows
+in one, since there a single step is rather calls than work. Then step and window both as one ONNX graph in
+ONNX Runtime, which spends less around an operation than PyTorch does. And one network at several dilations,
+whose receptive field grows and whose work does not.
 
     pip install continual-inference
     python benchmarks/streaming.py
@@ -23,7 +24,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,19 @@ from typing import Any
 
 import onnxruntime
 import torch
-from rich.table import Table
 from streaming_networks import ROWS, Row, dilated
+from streaming_results import (
+    Exported,
+    Many,
+    Reach,
+    Result,
+    Wide,
+    exported_table,
+    many_table,
+    reach_table,
+    table,
+    wide_table,
+)
 from timing import Run, compare, machine, plain_text
 from torch import Tensor, nn
 
@@ -41,67 +53,8 @@ from sentio.core.counting import count
 from sentio.core.onnx_exporter import to_program
 from sentio.streaming.step_graph import export_step
 
-
-@dataclass(frozen=True)
-class Many:
-    """Milliseconds for a hop of several streams, ours in one batch; and the peer over ours.
-
-    Args:
-        together_ms: the peer's batch of streams that began together.
-        apart_ms: an instance of the peer for each stream.
-    """
-
-    step_ms: float
-    together_ms: float
-    apart_ms: float
-    together_over_step: float
-    apart_over_step: float
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Milliseconds for a hop in ONNX Runtime, of the step and of the clip network, and their ratio."""
-
-    step_ms: float
-    window_ms: float
-    window_over_step: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """Milliseconds for a hop, MACs, and bytes kept for a stream, ours and theirs; None if there is no peer.
-
-    Args:
-        live_ms: of a stream that is not frozen, which shares the network's weights.
-        difference: of the peer's features from ours, over the largest magnitude, in double precision.
-    """
-
-    name: str
-    hop: int
-    step_ms: float
-    live_ms: float
-    window_ms: float
-    peer_ms: float | None
-    window_over_step: float
-    peer_over_step: float | None
-    step_macs: int
-    window_macs: int
-    state_bytes: int
-    peer_bytes: int | None
-    difference: float | None
-    many: Many | None
-    exported: Exported | None
-
-
-@dataclass(frozen=True)
-class Reach:
-    """A step of the network of `dilated`."""
-
-    dilation: int
-    receptive_field: float
-    step_ms: float
-    macs: int
-    state_bytes: int
+#: milliseconds up to which a window is short, and the streams that are then measured in one batch
+SHORT_MS, WIDE = 10.0, (16, 64)
 
 
 def main() -> None:
@@ -137,6 +90,9 @@ def main() -> None:
     if any(result.many is not None for result in results):
         print(f"\n{options.streams} streams")
         print(plain_text(many_table(results)))
+    if any(result.wide for result in results):
+        print("\nas many streams as windows, in one batch each")
+        print(plain_text(wide_table(results)))
     if not options.no_onnx:
         print("\nstep and window as ONNX graphs")
         print(plain_text(exported_table(results)))
@@ -192,6 +148,7 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         peer_bytes,
         difference,
         many,
+        wide(net, stream, chunks, windows, timed) if sliding.reference_ms < SHORT_MS else [],
         None if options.no_onnx else exported(net, stream, chunks, windows, timed),
     )
 
@@ -215,6 +172,20 @@ def measure_many(
     together = timed(step, peer_steps(peers(), batches))
     apart = timed(step, each)
     return Many(together.ms, together.reference_ms, apart.reference_ms, 1 / together.ratio, 1 / apart.ratio)
+
+
+def wide(
+    net: nn.Module, stream: Any, chunks: list[Tensor], windows: list[Tensor], timed: Callable[[Run, Run], Any]
+) -> list[Wide]:
+    """Streams in one batch beside windows in one batch."""
+    found = []
+    for streams in WIDE:
+        many_chunks, many_windows = (
+            [one.expand(streams, *one.shape[1:]).contiguous() for one in each] for each in (chunks, windows)
+        )
+        ratio = timed(stepping(stream, many_chunks), whole(net, many_windows))
+        found.append(Wide(streams, ratio.ms, ratio.reference_ms, 1 / ratio.ratio))
+    return found
 
 
 def exported(
@@ -349,95 +320,6 @@ def differs(net: nn.Module, row: Row) -> float:
     if difference > 1e-9:
         raise RuntimeError(f"the peer's features of {row.name} differ by {difference:.2g} of the largest")
     return difference
-
-
-def table(results: list[Result]) -> Table:
-    headers = (
-        "network",
-        "hop",
-        "step ms",
-        "not frozen",
-        "window ms",
-        "peer ms",
-        "window / step",
-        "same in MACs",
-        "share",
-        "peer / step",
-        "state kB",
-        "peer's kB",
-    )
-    rows = []
-    for r in results:
-        macs = r.window_macs / r.step_macs
-        rows.append(
-            (
-                r.name,
-                str(r.hop),
-                f"{r.step_ms:.2f}",
-                f"{r.live_ms:.2f}",
-                f"{r.window_ms:.2f}",
-                "-" if r.peer_ms is None else f"{r.peer_ms:.2f}",
-                f"{r.window_over_step:.2f}",
-                f"{macs:.2f}",
-                f"{r.window_over_step / macs:.2f}",
-                "-" if r.peer_over_step is None else f"{r.peer_over_step:.2f}",
-                f"{r.state_bytes / 1000:.0f}",
-                "-" if r.peer_bytes is None else f"{r.peer_bytes / 1000:.0f}",
-            )
-        )
-    return _table(headers, rows)
-
-
-def many_table(results: list[Result]) -> Table:
-    headers = ("network", "step ms", "together ms", "apart ms", "together / step", "apart / step")
-    rows = [
-        (
-            r.name,
-            *(f"{ms:.2f}" for ms in (r.many.step_ms, r.many.together_ms, r.many.apart_ms)),
-            f"{r.many.together_over_step:.2f}",
-            f"{r.many.apart_over_step:.2f}",
-        )
-        for r in results
-        if r.many is not None
-    ]
-    return _table(headers, rows)
-
-
-def exported_table(results: list[Result]) -> Table:
-    headers = ("network", "step ms", "window ms", "window / step", "same in MACs", "share")
-    rows = []
-    for r in results:
-        macs, found = r.window_macs / r.step_macs, r.exported
-        if found is None:
-            continue
-        ratio = found.window_over_step
-        cells = (found.step_ms, found.window_ms, ratio, macs, ratio / macs)
-        rows.append((r.name, *(f"{cell:.2f}" for cell in cells)))
-    return _table(headers, rows)
-
-
-def reach_table(found: list[Reach]) -> Table:
-    headers = ("dilation", "receptive field", "step ms", "MACs", "state kB")
-    rows = [
-        (
-            str(f.dilation),
-            f"{f.receptive_field:.0f}",
-            f"{f.step_ms:.3f}",
-            f"{f.macs:,}",
-            f"{f.state_bytes / 1000:.0f}",
-        )
-        for f in found
-    ]
-    return _table(headers, rows)
-
-
-def _table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    shown = Table(box=None, pad_edge=False, header_style="")
-    for index, header in enumerate(headers):
-        shown.add_column(header, justify="right" if index else "left")
-    for row in rows:
-        shown.add_row(*row)
-    return shown
 
 
 if __name__ == "__main__":

@@ -71,8 +71,9 @@ targets = torch.arange(96) % len(SOUNDS)
 clips = torch.stack([second(SOUNDS[target]) for target in targets])[:, None]
 log_mel = TorchLogMel(LogMel(rate=RATE, n_fft=256, hop_length=160, n_mels=24, center=False))
 head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, len(SOUNDS)))
-# The norm in front centres the decibels, or the zeros that convolutions pad with would be a loud edge.
-listener = train(nn.Sequential(log_mel, nn.BatchNorm2d(1), *layers(1, 8), *layers(8, 16), *head), clips, targets, 15)
+# This norm centres the decibels, or the zeros that convolutions pad with would be a loud edge.
+norm = nn.BatchNorm2d(1)
+listener = train(nn.Sequential(log_mel, norm, *layers(1, 8), *layers(8, 16), *head), clips, targets, 15)
 
 targets = torch.arange(96) % len(ACTIONS)
 frontend = SkeletonFrontEnd(frames=FRAMES, persons=1)

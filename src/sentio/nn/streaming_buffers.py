@@ -22,7 +22,7 @@ from torch import Tensor
 #: of a kept tensor: a list of the memory it lies in and where there it ends, until somebody has taken it
 _BEHIND = "_sentio_behind"
 #: bytes of a window from which a copy takes longer than what it takes to go without
-WORTH = 32768
+WORTH = 65536
 
 
 class Order(NamedTuple):

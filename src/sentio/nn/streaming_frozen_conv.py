@@ -23,19 +23,18 @@ from sentio.nn.streaming_windows import Conv
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 #: output positions up to which a convolution of two or three axes takes columns
 FEW_POSITIONS = 40
-FEW_NUMBERS_DEPTHWISE = 4096
+#: numbers in the columns up to which a convolution over one axis takes them, and a depthwise one over several
+FEW_NUMBERS, FEW_NUMBERS_DEPTHWISE = 65536, 4096
 #: times a chunk's units from which what is kept of the last ones is not copied
 SHORT = 4
-#: numbers in the columns of a convolution over one axis up to which it takes them
-FEW_NUMBERS = 65536
 
 
 class FrozenConv(Conv):
     """A convolution whose module is a copy, its weights with channels last, as is what it gives.
 
     With few positions, what each of them reads is copied side by side: for large kernels, since PyTorch's
-    convolution puts the weights into another order each time, and over one axis, since it spends more around
-    a small convolution than in it.
+    convolution puts the weights into another order each time, and for small ones over one axis or
+    channel by channel, since it spends more around them than in them.
     """
 
     def __init__(self, planned: Conv) -> None:
@@ -122,12 +121,15 @@ class FrozenConv(Conv):
             x = F.pad(x, [side for pad in reversed(padding) for side in (pad, pad)])
         taps = columns(x, kernel, stride, dilation)
         sizes = taps.shape[: len(kernel) + 1]
-        if m.groups > 1:
-            y = (taps * weight[:, 0].movedim(0, -1)).sum(tuple(range(len(sizes), taps.ndim - 1)))
-            y = y if m.bias is None else y.add_(m.bias)
-        else:
-            y = product(flat(weight), m.bias, taps.reshape(prod(sizes), -1)).view(*sizes, -1)
-        return y.movedim(-1, 1)
+        if m.groups > 1:  # channel by channel
+            own, reads = (
+                weight.flatten(1).unsqueeze(2),
+                taps.movedim(-1, 0).reshape(len(weight), prod(sizes), -1),
+            )
+            y = torch.bmm(reads, own) if m.bias is None else torch.baddbmm(m.bias[:, None, None], reads, own)
+            return y.view(-1, *sizes).transpose(0, 1)
+        y = product(flat(weight), m.bias, taps.reshape(prod(sizes), -1))
+        return y.view(*sizes, -1).movedim(-1, 1)
 
     def _pays(self, x: Tensor, kernel: Sequence[int], positions: int) -> bool:
         """Whether columns are faster than PyTorch's convolution of this input, by its size."""

@@ -32,6 +32,7 @@ _DIRECT: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.addmm.default: torch.addmm,
     torch.ops.aten.mm.default: torch.mm,
     torch.ops.aten.bmm.default: torch.bmm,
+    torch.ops.aten.baddbmm.default: torch.baddbmm,
     torch.ops.aten.cat.default: torch.cat,
     torch.ops.aten.convolution.default: torch.convolution,
     torch.ops.aten.relu.default: torch.relu,
@@ -132,6 +133,8 @@ class _Tape(_Mode):  # type: ignore[misc]
         self._made: dict[int, tuple[fx.Node, Tensor]] = {}
         self._inputs = {_place(tensor) for tensor in inputs}
         self._constants: dict[int, fx.Node] = {}
+        #: views that were made, by what they are of, sizes, steps and place
+        self._looks: dict[Any, fx.Node] = {}
         for index, tensor in enumerate(inputs):
             self._made[_place(tensor)] = (self.graph.placeholder(f"input_{index}"), tensor)
         # Inputs in one memory could not be told from each other.
@@ -167,10 +170,8 @@ class _Tape(_Mode):  # type: ignore[misc]
         named = {key: self._put(value) for key, value in kwargs.items()}
         node = self.graph.call_function(_DIRECT.get(function, function), tuple(self._put(args)), named)
         for index, output in enumerate(outputs):
-            if _place(output) in self._made:  # in place
+            if _place(output) in self._made or not output.numel():  # in place, or nothing is there
                 continue
-            if not output.numel():
-                raise _RefusedError
             single = self.graph.call_function(operator.getitem, (node, index)) if several else node
             self._made[_place(output)] = (single, output)
 
@@ -202,14 +203,18 @@ class _Tape(_Mode):  # type: ignore[misc]
         if _place(tensor) not in self._made:
             return self._constant(tensor)
         node, base = self._made[_place(tensor)]
-        looks = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        looks = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
         if looks == (base.shape, base.stride(), base.storage_offset()):
             return node
-        place: Any = tensor.storage_offset()
-        if _place(tensor) in self._inputs:  # which may lie elsewhere in their memory the next time
-            start = self.graph.call_method("storage_offset", (node,))
-            place = self.graph.call_function(operator.add, (start, place - base.storage_offset()))
-        return self.graph.call_method("as_strided", (node, tuple(tensor.shape), tensor.stride(), place))
+        if (node, looks) not in self._looks:
+            sizes, steps, place = looks
+            start: Any = place
+            if _place(tensor) in self._inputs:  # which may lie elsewhere in their memory the next time
+                begin = self.graph.call_method("storage_offset", (node,))
+                start = self.graph.call_function(operator.add, (begin, place - base.storage_offset()))
+            view = self.graph.call_function(torch.as_strided, (node, sizes, steps, start))
+            self._looks[node, looks] = view
+        return self._looks[node, looks]
 
     def _constant(self, tensor: Tensor) -> fx.Node:
         if id(tensor) not in self._constants:
