@@ -185,10 +185,12 @@ def test_what_does_not_fit_is_refused_as_ever_and_records_are_bounded():
     state = None
     for _ in range(10):
         state = stream.step(torch.randn(1, 2, stream.hop, 8), state).state
-    broken = dict(state)
-    broken.pop(next(name for name in state if name != "steps"))
-    with pytest.raises(InputError, match="has no"):
-        stream.step(torch.randn(1, 2, stream.hop, 8), broken)
+    name = next(name for name in state if name != "steps")
+    renamed = {("other" if key == name else key): tensor for key, tensor in state.items()}
+    short = {key: tensor for key, tensor in state.items() if key != name}
+    for broken in (renamed, short):
+        with pytest.raises(InputError, match="has no"):
+            stream.step(torch.randn(1, 2, stream.hop, 8), broken)
     for rows in range(2, MOST + 8):
         state = None
         for _ in range(6):

@@ -64,7 +64,9 @@ class Records:
         key = (x.shape, x.stride(), x.dtype, *((t.shape, t.stride(), t.dtype) for t in state.values()))
         if key in self._found:
             record = self._found[key]
-            return form.step(x, moment) if record is None else record.run(x, moment)
+            if record is None or not state.keys() >= record.takes:
+                return form.step(x, moment)
+            return record.run(x, moment)
         if len(self._found) >= MOST:
             return form.step(x, moment)
         output, self._found[key] = _record(form, x, moment)
@@ -75,12 +77,12 @@ class _Record:
     """A graph of operations, from an input and the tensors of a state to an output and those of the next."""
 
     def __init__(self, module: fx.GraphModule, takes: list[str], gives: list[str]) -> None:
-        self.forward, self.takes, self.gives = module.forward, takes, gives
+        self.forward, self.order, self.takes, self.gives = module.forward, takes, frozenset(takes), gives
 
     def run(self, x: Tensor, moment: Moment) -> Tensor:
         state = moment.state
         assert state is not None
-        output, *after = self.forward(x, *[state[name] for name in self.takes])
+        output, *after = self.forward(x, *[state[name] for name in self.order])
         moment.new.update(zip(self.gives, after, strict=True))
         return output
 
