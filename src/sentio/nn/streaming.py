@@ -276,7 +276,8 @@ class Delay(Form):
         return replace(flow, delay=flow.delay + self.units, past=flow.past + self.units * flow.stride)
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
-        window = moment.window(self.key, x, self.axis, self.units, self.lead, sparse=True, lies=self.lies)
+        sparse = self.units > x.shape[self.axis]  # else all that is kept is new at each step
+        window = moment.window(self.key, x, self.axis, self.units, self.lead, sparse=sparse, lies=self.lies)
         return window.narrow(self.axis, 0, x.shape[self.axis])
 
     def clip(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ FEW_POSITIONS = 40
 #: numbers in the columns up to which a convolution over one axis takes them, and a depthwise one over several
 FEW_NUMBERS, FEW_NUMBERS_DEPTHWISE = 65536, 4096
 #: times a chunk's units from which what is kept of the last ones is not copied
-SHORT = 4
+SHORT = 5
 
 
 class FrozenConv(Conv):
