@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import sentio
-from sentio.nn.streaming_buffers import append, pays
+from sentio.nn.streaming_buffers import append, joined, order, pays
 
 
 def units(*numbers: int) -> torch.Tensor:
@@ -93,3 +93,17 @@ def test_a_widely_dilated_stream_equals_its_clip_and_can_fork(frozen: bool) -> N
         expected = net(x)
     torch.testing.assert_close(torch.cat(outputs, 2), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.cat(forks, 2), expected[:, :, -130:], rtol=1e-5, atol=1e-5)
+
+
+def test_axes_lie_in_memory_as_the_reader_wants_them() -> None:
+    lies = order(0, 3, 2, 1, axis=2)  # the channels of consecutive units in one piece
+    kept = plain = torch.zeros(2, 3, 4, 5)
+    for number in range(1, 12):
+        x = torch.randn(2, 3, 1, 5) + number
+        expected = torch.cat((plain, x), 2)
+        window, kept = append(kept, x, 2, lies)
+        copied = joined(plain, x, 2, lies)
+        for found in (window, copied):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+            assert found.stride()[1:3] == (1, 3)
+        plain = expected[:, :, 1:]

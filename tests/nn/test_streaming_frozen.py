@@ -11,7 +11,10 @@ from torch import nn
 import sentio
 from sentio.core.errors import ConfigError
 from sentio.networks.st_gcn import STARRED
+from sentio.nn.streaming import FORMS, PerFrame, streams
 from sentio.nn.streaming_frozen_conv import columns, flat, product
+from sentio.nn.streaming_joins import Chain, Sum
+from sentio.nn.streaming_windows import Pad
 
 torch.set_num_threads(1)
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -162,3 +165,44 @@ def test_columns_are_what_a_convolution_reads(dims, kernel, stride, dilation):
     rows = columns(x, *each).reshape(want[:, 0].numel(), -1)
     got = product(flat(conv.weight), None, rows).view(2, *want.shape[2:], 4).movedim(-1, 1)
     assert torch.allclose(got, want, rtol=0, atol=1e-12)
+
+
+class Scaled(nn.Module):
+    """Counts on channels that lie first."""
+
+    def forward(self, x):
+        return x.view(len(x), x.shape[1], -1).mul(2.0).view(x.shape)
+
+
+def test_a_module_from_elsewhere_finds_its_input_as_it_expects_it(on_stream):
+    streams(Scaled)(PerFrame)
+    try:
+        net = nn.Sequential(nn.Conv2d(2, 3, 3), Scaled(), nn.Conv2d(3, 2, 1), Scaled()).double()
+        x = torch.randn(2, 2, 12, 6, dtype=torch.float64)
+        got = on_stream(sentio.stream(net, frozen=True, example=x), x)
+        assert torch.allclose(got, net(x), rtol=0, atol=1e-12)
+    finally:
+        del FORMS[Scaled]
+
+
+def test_a_norm_behind_a_sum_goes_into_its_convolutions(on_stream):
+    alone = settled(nn.ModuleList([nn.Conv1d(2, 4, 3), nn.Conv1d(2, 4, 1), nn.BatchNorm1d(4)]))
+    wide, narrow, norm = alone
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = alone
+
+        def forward(self, x):
+            return norm(wide(x) + narrow(x)[:, :, 2:])
+
+    streams(Both)(lambda module: Chain(Sum(wide, Chain(Pad((-2, 0)), narrow)), norm))
+    try:
+        net = nn.Sequential(Both()).double().eval()
+        x = torch.randn(1, 2, 12, dtype=torch.float64)
+        frozen = sentio.stream(net, frozen=True, example=x)
+        assert not any("Affine" in type(module).__name__ for module in frozen.modules())
+        assert torch.allclose(on_stream(frozen, x), net(x), rtol=0, atol=1e-12)
+    finally:
+        del FORMS[Both]

@@ -72,8 +72,9 @@ def stream(
         catch_up: with exits, what becomes of the steps that left early: ``exact`` computes what they skipped
             once a later step goes on, ``hold`` never does.
         frozen: whether it takes a copy of the weights in the form in which a step is fastest, batch norms
-            folded into convolutions and activations computed in place. Same answers up to rounding; what is
-            trained or loaded into ``net`` later does not reach it, and it cannot be trained itself.
+            folded into convolutions, activations computed in place, and records what a step does (see
+            `sentio.streaming.recorded`). Same answers up to rounding; what is trained or loaded into ``net``
+            later does not reach it, and it cannot be trained itself.
         example: an input, for a network that does not know its input's shape.
 
     Returns:
