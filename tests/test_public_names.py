@@ -22,6 +22,7 @@ PUBLIC = [
     "CancelledError",
     "Confidence",
     "ConfigError",
+    "Count",
     "Deadline",
     "Entropy",
     "ExitCosts",

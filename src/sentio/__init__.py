@@ -33,6 +33,7 @@ _PUBLIC = {
     # models
     "Model": "sentio.core.model",
     "Label": "sentio.core.prediction",
+    "Count": "sentio.core.prediction",
     "load": "sentio.core.loading",
     "save": "sentio.core.torch_artifact",
     "export": "sentio.exporting.onnx",
