@@ -75,10 +75,10 @@ def test_thresholds_are_as_accurate_as_the_last_exit_for_less_than_half_of_its_w
 
 
 def test_those_that_stay_get_the_answers_they_would_have_got_alone(page):
-    answers = page.net.predict(page.x, page.policy, temperatures=page.temperatures)
+    answers = page.net.predict(page.held_out, page.policy, temperatures=page.temperatures)
     assert set(answers.exit_names()) == set(page.net.exit_names)
     for name in page.net.exit_names:
-        alone = page.net.predict(page.x, sentio.Fixed(name), temperatures=page.temperatures).outputs
+        alone = page.net.predict(page.held_out, sentio.Fixed(name), temperatures=page.temperatures).outputs
         left = np.array(answers.exit_names()) == name
         np.testing.assert_allclose(answers.outputs[left], alone[left], rtol=1e-4, atol=1e-4)
 
