@@ -20,6 +20,7 @@ from sentio.data.simulate.labels import Event
 from sentio.serve import listening
 from sentio.serve.listening import hear, listen
 from sentio.tasks.classification import Classification
+from sentio.tasks.counting import Counting
 
 RATE = 8000
 LABELS = ("background", "high", "low")
@@ -164,6 +165,12 @@ def test_segments_of_overlapping_windows_meet_half_way(model, clip):
     edges = [(s.start, s.end) for s in found.segments]
     assert edges[0][0] == 0 and edges[-1][1] == found.seconds == pytest.approx(5.3)
     assert all(before[1] == after[0] for before, after in pairwise(edges))
+
+
+def test_a_model_that_counts_is_refused(model):
+    counter = Model(model.row, Counting(), frontend=model.frontend, name="people")
+    with pytest.raises(ConfigError, match="'people' counts, and listening tells events apart"):
+        listen(counter, "street.wav")
 
 
 def test_what_cannot_be_listened_to(model, clip, tmp_path):

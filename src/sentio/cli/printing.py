@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sentio.core.errors import ConfigError
+from sentio.core.prediction import Count
 from sentio.core.tables import drawn, short
 
 if TYPE_CHECKING:
@@ -41,9 +42,12 @@ def training(card: dict[str, Any]) -> str:
 
 
 def prediction(where: str, found: Any) -> str:
-    """One answer on one line."""
-    answer = found.label if found.label is not None else "none of these"
-    return f"{where}: {answer}  {found.score:.2f}  exit {found.exit}  {found.milliseconds:.1f} ms"
+    """One answer on one line: a label with its score, or a count with its unit."""
+    if isinstance(found, Count):
+        answer = f"{found.count:.1f} ({found.unit})"
+    else:
+        answer = f"{found.label if found.label is not None else 'none of these'}  {found.score:.2f}"
+    return f"{where}: {answer}  exit {found.exit}  {found.milliseconds:.1f} ms"
 
 
 def policies(evaluations: Sequence[Evaluation]) -> str:

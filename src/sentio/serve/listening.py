@@ -162,7 +162,7 @@ def listen(
         shorter than a window is padded with silence.
 
     Raises:
-        ConfigError: the model has no front end for sound; a hop or a deadline that is not above 0.
+        ConfigError: the model has no front end for sound or counts; a hop or a deadline that is not above 0.
         InputError: the sound cannot be read, or blocks have another rate or several channels.
     """
     frontend = check_listening(model, hop=hop, deadline_ms=deadline_ms)
@@ -173,11 +173,16 @@ def check_listening(model: Model, **above_0: float | None) -> AudioFrontEnd:
     """The model's front end for sound, and numbers that have to be above 0 where they are given.
 
     Raises:
-        ConfigError: there is none, or one is not.
+        ConfigError: there is none, or one is not; or the model counts, where events are wanted.
     """
     frontend = model.frontend
     if not isinstance(frontend, AudioFrontEnd):
         raise ConfigError(f"Model {model.name!r} has no front end for sound, so it cannot listen")
+    if model.task.name == "counting":
+        raise ConfigError(
+            f"Model {model.name!r} counts, and listening tells events apart; sentio predict --windows gives "
+            "the count of each window"
+        )
     for what, value in above_0.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{what} must be a number above 0, got {value!r}")
