@@ -102,7 +102,7 @@ class MobileViTBlock(nn.Module):
         "layers": (1, 1, 1),
         "expansion": 2,
     },
-    small_shapes={"main": (3, 48, 64)},  # layer 4 has an odd map, which is resized
+    small_shapes={"main": (3, 48, 128)},  # layer 4 has an odd map, which is resized; layer 5 two patches
 )
 def mobilevit(
     *,
