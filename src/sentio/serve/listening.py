@@ -162,7 +162,7 @@ def listen(
         shorter than a window is padded with silence.
 
     Raises:
-        ConfigError: the model has no front end for sound or counts; a hop or a deadline that is not above 0.
+        ConfigError: the model counts, or has no front end for sound; a hop or a deadline that is not above 0.
         InputError: the sound cannot be read, or blocks have another rate or several channels.
     """
     frontend = check_listening(model, hop=hop, deadline_ms=deadline_ms)
