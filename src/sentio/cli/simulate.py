@@ -1,4 +1,4 @@
-"""``sentio simulate``: labelled sounds, as long recordings of a street, as clips, or as spoken words."""
+"""``sentio simulate``: labelled sounds of a street, as clips or spoken words, and pictures of crowds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import typer
 from sentio.cli import printing
 from sentio.cli.bars import Bars
 from sentio.cli.options import Json, examples
+from sentio.core.errors import ConfigError
 
 app = typer.Typer(
-    help="Render labelled sounds.",
+    help="Render labelled sounds, and pictures of crowds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -154,6 +155,81 @@ def words(
             progress=counter(bars, "speak"),
         )
     _report(folder, "meta.csv", "label", as_json)
+
+
+@app.command(
+    epilog=examples(
+        "sentio simulate crowds --train 240 --seed 1 --out my-crowds",
+        "sentio simulate crowds --condition mixed --size 72x96 --people 0:40 --out my-crowds",
+    )
+)
+def crowds(
+    out: Out,
+    train: Annotated[int, typer.Option(metavar="N", help="Scenes to train on.")] = 240,
+    validation: Annotated[int, typer.Option(metavar="N", help="Scenes to validate on.")] = 40,
+    test: Annotated[int, typer.Option(metavar="N", help="Scenes to test on.")] = 40,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Height and width in pixels.")] = "96x128",
+    people: Annotated[str, typer.Option(metavar="A:B", help="Fewest and most in a picture.")] = "0:60",
+    condition: Annotated[
+        str, typer.Option(metavar="NAME", help="clear, dark, blurred, noisy, or mixed for each in turn.")
+    ] = "clear",
+    seed: Seed = 0,
+    rate: Rate = 16000,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Draw crowds with the second of sound around them, to train a counter on.
+
+    Writes pictures/, sounds/, crowds.csv (file, part, sound and number of people) and heads.csv (where each
+    head is), which sentio train takes.
+    """
+    from sentio.data.crowd_tables import CROWDS, read_crowd_tables
+    from sentio.data.simulate.crowd_files import render_crowds
+    from sentio.training.progress import counter
+
+    with Bars() as bars:
+        folder = render_crowds(
+            out,
+            train=train,
+            validation=validation,
+            test=test,
+            size=_pair("--size", size, "x"),
+            people=_pair("--people", people, ":"),
+            condition=condition,
+            seed=seed,
+            rate=rate,
+            workers=workers,
+            progress=counter(bars, "draw crowds"),
+        )
+    scenes = read_crowd_tables(folder)
+    parts = {part: [int(one.count) for one in scenes.part(part)] for part in ("train", "val", "test")}
+    people_in = {part: sum(counts) for part, counts in parts.items()}
+    if as_json:
+        settings = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))
+        table = str(folder / CROWDS)
+        printing.as_json({"out": str(folder), "table": table, "people_in": people_in, **settings})
+        return
+    for part, counts in parts.items():
+        if counts:
+            print(f"{part:5} {len(counts)} pictures, {min(counts)} to {max(counts)} people in each")
+    print(
+        f"pictures in {folder / 'pictures'}, sounds in {folder / 'sounds'}, heads in {folder / 'heads.csv'}"
+    )
+    print(
+        f"try: {join(['sentio', 'train', 'recipes/crowds.yaml', '--data', str(folder), '-o', 'my-counter'])}"
+    )
+
+
+def _pair(option: str, text: str, between: str) -> tuple[int, int]:
+    """Two whole numbers.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    first, sign, second = text.lower().partition(between)
+    if not (sign and first.isdecimal() and second.isdecimal()):
+        raise ConfigError(f"{option} takes two whole numbers such as 96{between}128, got {text!r}")
+    return int(first), int(second)
 
 
 def _report(folder: Path, table: str, column: str, as_json: bool) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,4 +75,48 @@ class Task(Protocol):
 
     def loss(self, output: Any, batch: Batch) -> Any:
         """Mean loss of one exit's output, a scalar tensor."""
+        ...
+
+
+@runtime_checkable
+class TargetMaker(Task, Protocol):
+    """A task whose targets are more than class numbers; what a training and an evaluation ask it beside.
+
+    Classifiers are none: their targets are the numbers of the data set's labels, they have confidences,
+    temperatures and thresholds. Everything else states here what it learns from and how it is judged.
+    """
+
+    #: what a data set must know, as `sentio.data.dataset.Dataset.truth` says it
+    truth: str
+    #: figures of `score` that are shown, the main one first, with their headings
+    figures: Mapping[str, str]
+    #: keys of a recipe's ``augment`` that leave the targets right
+    follows: frozenset[str]
+    #: targets that lie over the picture, ``(batch, height, width)``, and are mirrored with it
+    maps: tuple[str, ...]
+
+    def target(self, item: Any, frontend: Any) -> dict[str, NDArray[Any]]:
+        """What is learnt of one item of a data set, by name, without a batch axis.
+
+        Args:
+            item: a `sentio.data.dataset.Item`.
+            frontend: what makes its features, which the targets have to follow.
+
+        Raises:
+            InputError: what is known about the item cannot be used.
+            ConfigError: the front end is of another kind.
+        """
+        ...
+
+    def fits(self, shape: tuple[int, ...], inputs: Mapping[str, tuple[int, ...]]) -> str | None:
+        """What is wrong with an exit that gives ``shape`` for each sample; None if it fits.
+
+        Args:
+            shape: without the batch axis.
+            inputs: the shapes of the network's inputs, without the batch axis.
+        """
+        ...
+
+    def reduced(self, output: NDArray[Any]) -> NDArray[Any]:
+        """What `score` needs of many samples' outputs, which may be less than there is, batch first."""
         ...

@@ -7,7 +7,7 @@ CVPR 2016. DISCO: D. Hu et al., *Ambient Sound Helps: Audiovisual Crowd Counting
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class CrowdScene:
         sound: the file, None where there is none.
         points: reads the heads, ``(n, 2)`` of (x, y) in pixels; None where only the density is published.
         density: reads the density, ``(height, width)``; None where the heads are published.
+        details: what else is known, by name.
     """
 
     name: str
@@ -42,6 +43,7 @@ class CrowdScene:
     sound: Path | None = None
     points: Callable[[], NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
     density: Callable[[], NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
+    details: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def count(self) -> float:

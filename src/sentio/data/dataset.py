@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from sentio.core.errors import ConfigError, InputError
 
+#: what may be known about items: a class each, or the heads in each picture
+LABELS, HEADS = "labels", "heads"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -26,6 +29,10 @@ class Item:
         label: its class.
         group: what must stay on one side of a split (a fold, a speaker), None where nothing is known.
         details: everything else that is known, e.g. further columns of a table.
+        truth: what is known beside a class, as the tasks that learn from it take it, e.g. a
+            `sentio.data.crowds.CrowdScene`; None where the label is all.
+        beside: other files of the same moment by the input that they are for, e.g. the sound of a picture
+            under ``audio``.
     """
 
     name: str
@@ -33,6 +40,8 @@ class Item:
     label: str
     group: str | None = None
     details: Mapping[str, str] = field(default_factory=dict, hash=False)
+    truth: Any = field(default=None, repr=False, compare=False)
+    beside: Mapping[str, Path] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Dataset:
         protocol: the one it was opened with.
         notes: what was odd about the data and how it was met, one sentence each.
         keep: what has to live as long as the items, e.g. the folder that an archive was unpacked to.
+        truth: what is known about the items: `LABELS`, or `HEADS` in pictures of crowds. A task says which
+            of them it learns from.
     """
 
     name: str
@@ -58,6 +69,7 @@ class Dataset:
     protocol: str = "random"
     notes: tuple[str, ...] = ()
     keep: Any = field(default=None, repr=False, compare=False)
+    truth: str = LABELS
 
     def __len__(self) -> int:
         return len(self.items)

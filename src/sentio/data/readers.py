@@ -13,6 +13,7 @@ from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.data.archive import unpack
 from sentio.data.audioset import is_audioset, read_audioset
 from sentio.data.cifar import is_cifar, read_cifar
+from sentio.data.crowd_sets import is_crowds, read_crowds
 from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, listed, make_dataset, short_name
 from sentio.data.idx import is_idx, read_idx
 from sentio.data.kinetics import is_kinetics, read_kinetics
@@ -27,6 +28,7 @@ from sentio.data.urbansound8k import is_urbansound8k, read_urbansound8k
 FSDD_NAME = re.compile(r"(\d)_([A-Za-z][A-Za-z0-9-]*)_(\d+)\.wav")
 #: public data sets with a layout of their own, each with what knows it again
 PUBLIC = (
+    (is_crowds, read_crowds),
     (is_ntu, read_ntu),
     (is_urbansound8k, read_urbansound8k),
     (is_tau, read_tau),
@@ -52,6 +54,7 @@ def open_data(
             Free Spoken Digit Dataset, UrbanSound8K, TAU Urban Acoustic Scenes Mobile, Speech Commands,
             Kinetics, NTU RGB+D's skeletons, clips with manifests as AudioSet's, CIFAR-10 and -100 in their
             binary or Python version, Fashion-MNIST, a folder per part and class, or a zip of any of these.
+            Or crowds: a part of ShanghaiTech, DISCO, a folder with ``crowds.csv`` and ``heads.csv``.
         protocol: how the data will be divided, one of the data set's ``protocols``; its default if None.
         labels: keep these classes only; all if None. Of AudioSet's clips, which carry several labels, those
             are kept that carry exactly one of them.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.errors import ConfigError
+from sentio.core.anytime import MAIN
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.prediction import Count
 from sentio.core.registry import register
 from sentio.core.task import Batch
 from sentio.tasks.metrics.counting import mean_absolute_error, root_mean_square_error
+from sentio.vision.density import density_map
+from sentio.vision.pictures import picture_size
 
 
 def counts_of(output: Any) -> Any:
@@ -38,12 +42,21 @@ class Counting:
         density_scale: factor on densities in the loss, which are small numbers.
         count_loss: of exits that give counts: ``l1``, which papers report, or ``smooth``, Huber's.
         count_weight: of that loss on the sums of densities, beside the distance of the densities.
+        sigma: standard deviation of the Gaussian that a head becomes, in pixels of the front end's picture.
+        side: of its square kernel, an odd number of pixels.
+        adaptive: whether each head's Gaussian follows its distance to the others instead, see
+            `sentio.vision.density.adaptive_sigmas`.
 
     Raises:
         ConfigError: an option out of range.
     """
 
     name = "counting"
+    #: see `sentio.core.task.TargetMaker`
+    truth = "heads"
+    figures: Mapping[str, str] = MappingProxyType({"mae": "MAE", "rmse": "RMSE"})
+    follows = frozenset({"flip", "colour"})
+    maps = ("density",)
 
     def __init__(
         self,
@@ -52,6 +65,9 @@ class Counting:
         density_scale: float = 100.0,
         count_loss: Literal["l1", "smooth"] = "l1",
         count_weight: float = 0.0,
+        sigma: float = 4.0,
+        side: int = 15,
+        adaptive: bool = False,
     ) -> None:
         if not isinstance(density_scale, int | float) or not density_scale > 0:
             raise ConfigError(f"Option 'density_scale' of counting must be above 0, got {density_scale!r}")
@@ -59,10 +75,15 @@ class Counting:
             raise ConfigError(f"Option 'count_loss' of counting is l1 or smooth, got {count_loss!r}")
         if not isinstance(count_weight, int | float) or not count_weight >= 0:
             raise ConfigError(f"Option 'count_weight' of counting must be at least 0, got {count_weight!r}")
+        if not isinstance(sigma, int | float) or not 0 < sigma < float("inf"):
+            raise ConfigError(f"Option 'sigma' of counting must be above 0, got {sigma!r}")
+        if not isinstance(side, int) or side < 1 or side % 2 == 0:
+            raise ConfigError(f"Option 'side' of counting is an odd number of pixels, got {side!r}")
         self.unit = unit
         self.density_scale = float(density_scale)
         self.count_loss = count_loss
         self.count_weight = float(count_weight)
+        self.sigma, self.side, self.adaptive = float(sigma), side, bool(adaptive)
 
     @property
     def outputs(self) -> int:
@@ -106,7 +127,56 @@ class Counting:
             "density_scale": self.density_scale,
             "count_loss": self.count_loss,
             "count_weight": self.count_weight,
+            "sigma": self.sigma,
+            "side": self.side,
+            "adaptive": self.adaptive,
         }
+
+    def target(self, item: Any, frontend: Any) -> dict[str, NDArray[Any]]:
+        """``count``, float32, and ``density``, float32 ``(height, width)`` over the front end's picture.
+
+        Heads that the front end cuts off do not count. A published density is scaled with its sum kept.
+
+        Args:
+            item: its ``source`` is a picture and its ``truth`` a `sentio.data.crowds.CrowdScene`.
+            frontend: has ``placement``, as `sentio.vision.images.ImageFrontEnd` does.
+
+        Raises:
+            InputError: the picture or the annotation cannot be read, or heads lie outside the picture.
+            ConfigError: the front end is not one of pictures.
+        """
+        placement = getattr(frontend, "placement", None)
+        if placement is None:
+            raise ConfigError(
+                f"Task {self.name!r} learns where heads are in pictures, and front end {frontend.name!r} "
+                "makes none; name front end image"
+            )
+        size = picture_size(item.source)
+        place, scene = placement(size), item.truth
+        if scene.points is not None:
+            heads = place.points(_inside(scene.points(), size))
+            density = density_map(heads, place.goal, sigma=self.sigma, side=self.side, adaptive=self.adaptive)
+            return {"count": np.float32(len(heads)), "density": density}
+        density = place.density(scene.density(), size)
+        return {"count": np.float32(density.sum(dtype=np.float64)), "density": density}
+
+    def fits(self, shape: tuple[int, ...], inputs: Mapping[str, tuple[int, ...]]) -> str | None:
+        """A count ``(1,)``, or a density ``(1, height, width)`` as large as the picture."""
+        if shape == (1,):
+            return None
+        picture = inputs[MAIN][1:]
+        if len(shape) != 3 or shape[0] != 1:
+            return "a counter takes a count (1,) or a density (1, height, width); build it with classes=1"
+        if shape[1:] != tuple(picture):
+            return (
+                f"a density is as large as the picture, {picture[0]}x{picture[1]}; give the exit another "
+                "factor or answer: count, and the front end sides that are multiples of 8"
+            )
+        return None
+
+    def reduced(self, output: NDArray[Any]) -> NDArray[Any]:
+        """Counts ``(batch, 1)``."""
+        return np.asarray(counts_of(output))[:, None]
 
     def score(self, output: NDArray[Any], targets: NDArray[Any]) -> dict[str, float]:
         """The negative mean absolute error, to select by, then MAE and RMSE in persons."""
@@ -136,6 +206,34 @@ def build(
     density_scale: float = 100.0,
     count_loss: Literal["l1", "smooth"] = "l1",
     count_weight: float = 0.0,
+    sigma: float = 4.0,
+    side: int = 15,
+    adaptive: bool = False,
 ) -> Counting:
     """How many there are, from counts or densities."""
-    return Counting(unit=unit, density_scale=density_scale, count_loss=count_loss, count_weight=count_weight)
+    return Counting(
+        unit=unit,
+        density_scale=density_scale,
+        count_loss=count_loss,
+        count_weight=count_weight,
+        sigma=sigma,
+        side=side,
+        adaptive=adaptive,
+    )
+
+
+def _inside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Heads that were marked a little outside the picture, moved to its edge: they are in it in part.
+
+    Raises:
+        InputError: some lie farther out than a twentieth of the side.
+    """
+    most = np.array(size[::-1], np.float64)
+    far = ((points < -0.05 * most) | (points > 1.05 * most)).any(axis=1)
+    if far.any():
+        x, y = points[far][0]
+        raise InputError(
+            f"{int(far.sum())} of its {len(points)} heads lie outside the {size[0]}x{size[1]} picture, the "
+            f"first at x={x:g}, y={y:g}"
+        )
+    return np.clip(points, 0, np.nextafter(most, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,59 @@ def shrink_density(density: NDArray[Any], factor: int) -> NDArray[np.float32]:
         )
     blocks = density.reshape(*density.shape[:-2], height // factor, factor, width // factor, factor)
     return blocks.sum(axis=(-3, -1)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a picture comes into another size: heads and densities follow it, and their sum stays.
+
+    Args:
+        box: the part of it that is used: left, top, right, bottom in pixels.
+        size: (height, width) that this part is scaled to.
+        at: (top, left) of where that lies in what comes out.
+        goal: (height, width) of what comes out.
+    """
+
+    box: tuple[float, float, float, float]
+    size: tuple[int, int]
+    at: tuple[int, int]
+    goal: tuple[int, int]
+
+    def points(self, points: Points) -> NDArray[np.float64]:
+        """Where heads (x, y) come to lie, ``(n, 2)``; those outside the part that is used are left out."""
+        left, top, right, bottom = self.box
+        heads = np.asarray(points, np.float64).reshape(-1, 2)
+        share = (heads - (left, top)) / (right - left, bottom - top)
+        inside = ((share >= 0) & (share < 1)).all(axis=1)
+        return np.asarray(share[inside] * self.size[::-1] + self.at[::-1], np.float64)
+
+    def density(self, density: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+        """A density over a picture of ``size`` (height, width) as one over what comes out.
+
+        Each value is spread evenly over the pixels that its own now covers, so the sum within the part that
+        is used stays.
+
+        Args:
+            density: ``(rows, columns)``, as many as the picture has or fewer.
+            size: of the picture.
+
+        Returns:
+            ``goal``, float32.
+        """
+        left, top, right, bottom = self.box
+        down, across = density.shape[0] / size[0], density.shape[1] / size[1]
+        rows = _shares(density.shape[0], top * down, bottom * down, self.size[0])
+        columns = _shares(density.shape[1], left * across, right * across, self.size[1])
+        found = np.zeros(self.goal, np.float32)
+        found[self.at[0] : self.at[0] + self.size[0], self.at[1] : self.at[1] + self.size[1]] = (
+            rows @ np.asarray(density, np.float64) @ columns.T
+        )
+        return found
+
+
+def _shares(cells: int, begin: float, end: float, count: int) -> NDArray[np.float64]:
+    """``(count, cells)``: which share of each cell of an axis lies in each of ``count`` equal parts of it."""
+    edges = np.linspace(begin, end, count + 1)
+    starts = np.arange(cells)
+    shared = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return np.clip(shared, 0.0, None)

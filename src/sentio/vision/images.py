@@ -19,6 +19,7 @@ from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.features import Prepared
 from sentio.core.registry import register
+from sentio.vision.density import Placement
 from sentio.vision.pictures import Pixels, read_picture, resized
 
 #: an image whose values all lie within this is one colour: there is nothing to see
@@ -126,26 +127,34 @@ class ImageFrontEnd:
             std.append(max(1 / 255, float(np.sqrt(counts @ (values - middle) ** 2 / counts.sum()))))
         return ImageFrontEnd(**{**self.settings(), "mean": mean, "std": std})
 
-    def _sized(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        goal = (self.height, self.width)
-        if (height, width) == goal and (self.resize != "crop" or self.zoom == 1):
-            return pixels
-        if self.resize == "stretch":
-            return resized(pixels, goal, (0, 0, width, height))
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Which part of a picture of ``size`` (height, width) is used, and where it comes to lie."""
+        height, width = size
+        goal, whole = (self.height, self.width), (0.0, 0.0, float(width), float(height))
+        if self.resize == "stretch" or (size == goal and self.zoom == 1):
+            return Placement(whole, goal, (0, 0), goal)
         if self.resize == "pad":
             scale = min(self.height / height, self.width / width)
             inner = max(1, round(height * scale)), max(1, round(width * scale))
-            found = np.zeros((*goal, pixels.shape[2]), np.uint8)
-            top, left = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
-            found[top : top + inner[0], left : left + inner[1]] = resized(
-                pixels, inner, (0, 0, width, height)
-            )
-            return found
+            at = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
+            return Placement(whole, inner, at, goal)
         scale = max(self.height / height, self.width / width) * self.zoom
         part = self.height / scale, self.width / scale
         top, left = (height - part[0]) / 2, (width - part[1]) / 2
-        return resized(pixels, goal, (left, top, left + part[1], top + part[0]))
+        return Placement((left, top, left + part[1], top + part[0]), goal, (0, 0), goal)
+
+    def _sized(self, pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        place = self.placement((height, width))
+        inner = pixels
+        if place.box != (0, 0, width, height) or place.size != (height, width):
+            inner = resized(pixels, place.size, place.box)
+        if place.size == place.goal:
+            return inner
+        found = np.zeros((*place.goal, pixels.shape[2]), np.uint8)
+        (top, left), (rows, columns) = place.at, place.size
+        found[top : top + rows, left : left + columns] = inner
+        return found
 
 
 def _checked(source: Any, colour: str) -> Pixels:

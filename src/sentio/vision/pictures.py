@@ -66,6 +66,23 @@ def read_picture(path: str | PathLike[str], *, grey: bool = False) -> tuple[Pixe
     return pixels, tuple(notes)
 
 
+def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """(height, width) of a picture file once it is turned as its camera says; its pixels are not read.
+
+    Raises:
+        InputError: there is no such file, or it is no picture.
+        MissingExtraError: Pillow is not installed.
+    """
+    image_module, _ = _pillow()
+    try:
+        with image_module.open(path) as image:
+            width, height = image.size
+            # Tag 274 is the orientation; from 5 on the picture lies on its side.
+            return (width, height) if image.getexif().get(274, 1) >= 5 else (height, width)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} is no image that can be read; convert it to PNG or JPEG") from error
+
+
 def _converted(module: Any, image: Any, grey: bool, shown: Path, notes: list[str]) -> Pixels:
     if image.mode in DEEP:
         image = module.fromarray(_eight_bits(np.asarray(image), shown))

@@ -6,6 +6,7 @@ trained and tested where no public data is. Pictures may be dark, blurred or noi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,11 +89,13 @@ class CrowdPicture:
         return len(self.points)
 
 
-def crowd_picture(seed: int, settings: CrowdSettings | None = None, **options: Any) -> CrowdPicture:
+def crowd_picture(
+    seed: int | Sequence[int], settings: CrowdSettings | None = None, **options: Any
+) -> CrowdPicture:
     """One scene; the same seed and options give the same people under every condition.
 
     Args:
-        seed: of everything.
+        seed: of everything, a whole number from 0 or several.
         settings: or its fields as ``options``.
 
     Raises:
