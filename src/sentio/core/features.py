@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,3 +63,15 @@ def finished(frontend: FrontEnd | None, inputs: NDArray[Any]) -> NDArray[Any]:
         return inputs
     found: NDArray[Any] = finish(inputs)
     return found
+
+
+def each(values: Any, change: Callable[[Any], Any]) -> Any:
+    """An array or a tensor changed; of several by name each, as inputs and targets may come."""
+    if isinstance(values, Mapping):
+        return {name: change(value) for name, value in values.items()}
+    return change(values)
+
+
+def first_of(values: Any) -> Any:
+    """An array or a tensor; of several by name the first."""
+    return next(iter(values.values())) if isinstance(values, Mapping) else values

@@ -6,7 +6,7 @@ inference over both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -285,12 +285,15 @@ class Model:
         self.costs = timed_costs(self.row, noise, self.costs, repeats=repeats)
         return self.costs
 
-    def outputs(self, inputs: Any, *, batch: int = 64) -> dict[str, NDArray[Any]]:
+    def outputs(
+        self, inputs: Any, *, batch: int = 64, change: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """The calibrated output of every exit for every sample, ``{exit: (sample, ...)}``.
 
         Args:
             inputs: as `answer` takes them.
             batch: samples computed at once.
+            change: what to keep of the outputs of so many samples; by default all.
 
         Raises:
             InputError: features of another shape, or that are not finite.
@@ -300,7 +303,8 @@ class Model:
         for start in range(0, len(next(iter(arrays.values()))), batch):
             part = {name: array[start : start + batch] for name, array in arrays.items()}
             for step in anytime(self.row, part):
-                found[step.exit].append(calibrated_output(self.row, step, self.task, self.temperatures))
+                output = calibrated_output(self.row, step, self.task, self.temperatures)
+                found[step.exit].append(output if change is None else change(output))
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def _checked(self, inputs: Any) -> dict[str, Any]:

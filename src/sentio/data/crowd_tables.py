@@ -78,7 +78,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[Row]:
     missing = [name for name in columns if name not in rows[0][1]]
     if missing:
         raise InputError(
-            f"{path} has no column {' and no column '.join(map(repr, missing))}; it needs {', '.join(columns)}"
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; it needs "
+            f"{', '.join(columns)}"
         )
     return rows
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.errors import CancelledError, InputError
-from sentio.core.features import FrontEnd, Prepared
+from sentio.core.features import FrontEnd, Prepared, each
+from sentio.core.task import TargetMaker
 from sentio.data import feature_cache
 from sentio.data.dataset import Dataset, Item, listed
 
@@ -25,7 +26,8 @@ class FeatureSet:
     Args:
         inputs: float32, ``(n, channel, time, frequency)`` for sound; uint8 pixels of images, see
             `sentio.core.features.finished`.
-        targets: int64 class numbers, shape ``(n,)``.
+        targets: int64 class numbers, shape ``(n,)``; or what a task makes of them, arrays by name, see
+            `with_targets`.
         rows: int64, the item that each window belongs to, as its place in the data set, shape ``(n,)``.
         silent: windows that hold no signal, shape ``(n,)``.
         item_notes: item -> what was odd about its file and how it was met.
@@ -33,26 +35,30 @@ class FeatureSet:
     """
 
     inputs: NDArray[np.float32] | NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: Any
     rows: NDArray[np.int64]
     silent: NDArray[np.bool_]
     item_notes: dict[int, tuple[str, ...]]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.rows)
 
     def select(self, items: Iterable[int]) -> FeatureSet:
         """The windows of these items only, e.g. of ``split.train``; ``rows`` still counts in the data set."""
         wanted = np.array([as_index(item) for item in items], dtype=np.int64)
-        keep, chosen = np.isin(self.rows, wanted), set(wanted.tolist())
+        chosen = set(wanted.tolist())
+        notes = {item: notes for item, notes in self.item_notes.items() if item in chosen}
+        return replace(self.windows(np.isin(self.rows, wanted)), item_notes=notes)
+
+    def windows(self, keep: NDArray[np.bool_]) -> FeatureSet:
+        """Some of the windows, ``(n,)``; notes stay."""
         return replace(
             self,
-            inputs=self.inputs[keep],
-            targets=self.targets[keep],
+            inputs=each(self.inputs, lambda array: array[keep]),
+            targets=each(self.targets, lambda array: array[keep]),
             rows=self.rows[keep],
             silent=self.silent[keep],
-            item_notes={item: notes for item, notes in self.item_notes.items() if item in chosen},
         )
 
 
@@ -104,6 +110,50 @@ def features(
         item_notes=stored.item_notes,
         notes=(*stored.notes, *notes),
     )
+
+
+def with_targets(
+    prepared: FeatureSet, dataset: Dataset, task: TargetMaker, frontend: FrontEnd, *, skip_bad: bool = False
+) -> FeatureSet:
+    """The same windows with the targets that a task makes of their items.
+
+    Args:
+        prepared: of this data set.
+        dataset: its items.
+        task: makes the targets.
+        frontend: that made the windows.
+        skip_bad: leave items whose annotation cannot be used out, with a note, instead of raising.
+
+    Raises:
+        InputError: annotations cannot be used, or the data set knows nothing that this task learns from.
+    """
+    if dataset.truth != task.truth:
+        raise InputError(
+            f"{dataset.root} holds {dataset.truth}, and task {task.name!r} learns from {task.truth}; name "
+            "another task or other data"
+        )
+    made: dict[int, dict[str, NDArray[Any]]] = {}
+    bad: dict[int, str] = {}
+    for place in np.unique(prepared.rows).tolist():
+        item = dataset.items[place]
+        try:
+            made[place] = task.target(item, frontend)
+        except InputError as error:
+            bad[place] = f"{item.name} ({_reason(error, item.source)})"
+    if bad and (not skip_bad or not made):
+        advice = "correct or remove them"
+        if not skip_bad:
+            advice += ", or leave them out with --skip-bad (skip_bad=True)"
+        raise InputError(
+            f"{len(bad)} of {len(dataset)} annotations of {dataset.root} cannot be used: "
+            f"{listed(bad.values())}; {advice}"
+        )
+    if bad:
+        prepared = prepared.windows(~np.isin(prepared.rows, list(bad)))
+    places = prepared.rows.tolist()
+    targets = {name: np.stack([made[place][name] for place in places]) for name in made[places[0]]}
+    notes = (*prepared.notes, *(f"Skipped {text}." for text in bad.values()))
+    return replace(prepared, targets=targets, notes=notes)
 
 
 def _compute(

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sentio.core.features import each
 from sentio.core.multi_exit import MultiExit
 from sentio.techniques.phases import Phase, trained_modules
 from sentio.training.batches import Arrays
@@ -112,7 +113,7 @@ class WeightAverage(Callback):
             device = self.norms[0].running_mean.device  # type: ignore[union-attr]
             # Shuffled, for batches of one class each would vary too little.
             for x, *_ in self.train.shuffled(self.recipe.batch, seed=self.recipe.seed):
-                self.net(x.to(device), self.phase.losses)
+                self.net(each(x, lambda tensor: tensor.to(device)), self.phase.losses)
         for norm, momentum in zip(self.norms, momenta, strict=True):
             norm.momentum = momentum
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from sentio.core.features import each, first_of
 from sentio.techniques.objective import SampleOrder
 
-Loader = DataLoader[tuple[Tensor, ...]]
+Loader = DataLoader[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,23 @@ class Arrays:
     """Features and targets of one part of the data; a batch has them, and each sample's place in the part.
 
     Args:
-        inputs: float32, ``(sample, channel, time, frequency)``, or what ``finish`` makes so.
-        targets: class numbers, ``(sample,)``.
+        inputs: float32, ``(sample, channel, time, frequency)``, or what ``finish`` makes so; arrays by name
+            where the network takes several.
+        targets: class numbers, ``(sample,)``, or arrays by name, as the task makes them.
         copies: augmented copies of the inputs, ``(copy, sample, channel, time, frequency)``; None for none.
         rows: the recording that each sample is a window of, ``(sample,)``, where an epoch is to take one
             window of each; None to take every sample.
         finish: from the inputs of a batch to what the network takes; None where they are that already.
     """
 
-    inputs: NDArray[np.float32] | NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    inputs: Any
+    targets: Any
     copies: NDArray[np.float32] | None = None
     rows: NDArray[np.int64] | None = None
-    finish: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    finish: Callable[[Any], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(first_of(self.inputs))
 
     def in_order(self, batch: int) -> Loader:
         """Every sample once, no copies."""
@@ -48,7 +52,7 @@ class Arrays:
         With a plan, batches are drawn as it says until it gives everything, see `Planned`.
         """
         versions = 1 if self.copies is None else 1 + len(self.copies)
-        order = Shuffled(len(self.targets), seed, rank, devices, versions, self.rows)
+        order = Shuffled(len(self), seed, rank, devices, versions, self.rows)
         # A last batch of one sample would give batch norm nothing to average over.
         drop_last = len(order) > batch and len(order) % batch == 1
         if plan is None:
@@ -59,35 +63,37 @@ class Arrays:
         return DataLoader(_Samples(self), batch_sampler=batches, collate_fn=_whole)
 
 
-class _Samples(Dataset[tuple[Tensor, ...]]):
+class _Samples(Dataset[tuple[Any, ...]]):
     """Inputs, targets and places of a batch at once: one by one they cost as much as a small network.
 
     Sample ``s`` of copy ``c`` has the number ``c * samples + s``, copy 0 being the original.
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        self.versions = [torch.from_numpy(arrays.inputs)]
+        self.versions = [each(arrays.inputs, torch.from_numpy)]
         if arrays.copies is not None:
             self.versions += torch.from_numpy(arrays.copies)
-        self.targets = torch.from_numpy(arrays.targets)
+        self.targets = each(arrays.targets, torch.from_numpy)
         self.finish = arrays.finish
+        self.count = len(arrays)
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self.count
 
-    def __getitems__(self, numbers: list[int]) -> tuple[Tensor, ...]:
-        copies, samples = np.divmod(np.array(numbers, dtype=np.int64), len(self.targets))
+    def __getitems__(self, numbers: list[int]) -> tuple[Any, ...]:
+        copies, samples = np.divmod(np.array(numbers, dtype=np.int64), self.count)
         places = torch.from_numpy(samples)
         if len(self.versions) == 1:
-            inputs = self.versions[0][places]
+            inputs = each(self.versions[0], lambda tensor: tensor[places])
         else:
             inputs = torch.stack([self.versions[c][s] for c, s in zip(copies, samples, strict=True)])
         if self.finish is not None:
-            inputs = torch.from_numpy(self.finish(inputs.numpy()))
-        return inputs, self.targets[places], places
+            arrays = self.finish(each(inputs, lambda tensor: tensor.numpy()))
+            inputs = each(arrays, torch.from_numpy)
+        return inputs, each(self.targets, lambda tensor: tensor[places]), places
 
 
-def _whole(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _whole(batch: tuple[Any, ...]) -> tuple[Any, ...]:
     return batch
 
 

@@ -8,13 +8,17 @@ from typing import Any
 import torch
 
 from sentio.core import registry
+from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import MultiExit, add_exits
 from sentio.core.staged import Shape, as_value, create_network, evaluating, reset_classifier
+from sentio.core.task import TargetMaker, Task
 from sentio.training.sections import ExitSection, NamedSection
 
 #: options of networks that the features decide, and the axis that says how, the batch not counted
 SIZES = {"in_channels": 0, "edges": 2, "joints": 2, "persons": 3}
+#: options of networks that are the (height, width) of an input, by the input's name
+AREAS = {"size": MAIN, "audio_size": "audio"}
 
 
 def build_network(section: NamedSection, outputs: int, shapes: Mapping[str, Shape]) -> MultiExit:
@@ -30,6 +34,11 @@ def build_network(section: NamedSection, outputs: int, shapes: Mapping[str, Shap
     if shapes:
         sizes = next(iter(shapes.values()))
         given |= {name: sizes[axis] for name, axis in SIZES.items() if name in known and axis < len(sizes)}
+        given |= {
+            option: tuple(shapes[name][1:])
+            for option, name in AREAS.items()
+            if option in known and isinstance(known[option].default, tuple) and len(shapes.get(name, ())) == 3
+        }
     backbone = create_network(section.name, **{**given, **section.options})
     if shapes:
         backbone.input_shapes = dict(shapes)
@@ -65,8 +74,8 @@ def with_new_labels(net: MultiExit, outputs: int) -> MultiExit:
     return fresh
 
 
-def check_fit(net: MultiExit, outputs: int, shapes: Mapping[str, Shape]) -> None:
-    """See that a network takes the features and answers about the classes.
+def check_fit(net: MultiExit, task: Task, shapes: Mapping[str, Shape]) -> None:
+    """See that a network takes the features and answers as the task needs it.
 
     Raises:
         ConfigError: it does not; says what it takes or gives.
@@ -83,10 +92,14 @@ def check_fit(net: MultiExit, outputs: int, shapes: Mapping[str, Shape]) -> None
         ) from error
     for name, output in found.items():
         width = tuple(output.shape[1:])
-        if width != (outputs,):
+        if isinstance(task, TargetMaker):
+            problem = task.fits(width, shapes)
+            if problem is not None:
+                raise ConfigError(f"Exit {name!r} of the network gives {width} for each sample: {problem}")
+        elif width != (task.outputs,):
             raise ConfigError(
-                f"Exit {name!r} of the network gives {width} for each sample and the data has {outputs} "
-                f"classes; build the network with classes={outputs}"
+                f"Exit {name!r} of the network gives {width} for each sample and the data has "
+                f"{task.outputs} classes; build the network with classes={task.outputs}"
             )
 
 

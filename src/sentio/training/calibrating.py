@@ -15,7 +15,9 @@ from sentio.core.calibration import (
     impractical,
 )
 from sentio.core.confidence import classifier_confidence
+from sentio.core.features import first_of
 from sentio.core.policy import Confidence, ExitCosts, Fixed, Policy
+from sentio.core.task import TargetMaker
 from sentio.training.sections import CalibrationSection
 
 
@@ -32,6 +34,34 @@ class Calibrated:
     temperatures: dict[str, float]
     policy: Policy
     report: dict[str, Any]
+
+
+def measure(
+    outputs: dict[str, NDArray[Any]], targets: Any, costs: ExitCosts, task: TargetMaker
+) -> Calibrated:
+    """Figures of each exit of a task that has no confidence: nothing is fitted, the last exit answers.
+
+    Args:
+        outputs: of every exit on validation data, in order, as ``task.score`` takes them.
+        targets: as the task makes them.
+        costs: of the exits.
+        task: scores them.
+    """
+    scores = {name: task.score(output, targets) for name, output in outputs.items()}
+    macs = [costs.macs[costs.index(name)] for name in outputs]
+    report = {
+        "samples": len(first_of(targets)),
+        "figures": dict(task.figures),
+        "unit": getattr(task, "unit", None),
+        "exits": [
+            {"name": name, **{key: scores[name][key] for key in task.figures}, "macs": cost}
+            for name, cost in zip(outputs, macs, strict=True)
+        ],
+        "impractical": list(
+            impractical(list(outputs), [next(iter(s.values())) for s in scores.values()], macs)
+        ),
+    }
+    return Calibrated({}, Fixed(list(outputs)[-1]), report)
 
 
 def calibrate(

@@ -7,9 +7,12 @@ from typing import Any
 from sentio.core import registry
 from sentio.core.errors import MissingExtraError, SentioError
 from sentio.core.features import FrontEnd
+from sentio.core.task import Task
 from sentio.training.copying import augment_problems
 from sentio.training.criterion import problems as loss_problems
 from sentio.training.sections import Recipe
+from sentio.training.task_of_recipe import build_task, technique_problem
+from sentio.training.task_of_recipe import problems as task_problems
 
 #: kind -> option that follows from the data
 FROM_DATA = {"network": "classes", "task": "labels"}
@@ -62,10 +65,12 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
     """Problems that show when everything is built, without memory, as the training will build it."""
     problems: list[str] = []
     shapes: dict[str, tuple[int, ...]] = {}
+    task: Task | None = None
     if "task" not in wrong:
         try:
-            task = registry.build("task", recipe.task.name, labels=["a", "b"], **recipe.task.options)
+            task = build_task(recipe.task)
             problems += [f"loss: {text}" for text in loss_problems(task, recipe.loss)]
+            problems += task_problems(recipe, task)
         except (SentioError, TypeError, ValueError) as error:
             problems.append(f"task: {error}")
     if recipe.frontend is not None and "frontend" not in wrong:
@@ -77,7 +82,7 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
             problems.append(f"frontend: {error}")
     if recipe.network is None or "network" in wrong:
         return problems
-    return problems + _built_network(recipe, wrong, shapes)
+    return problems + _built_network(recipe, wrong, shapes, task)
 
 
 def frontend_problems(recipe: Recipe, frontend: FrontEnd) -> list[str]:
@@ -90,16 +95,19 @@ def frontend_problems(recipe: Recipe, frontend: FrontEnd) -> list[str]:
     return found
 
 
-def _built_network(recipe: Recipe, wrong: set[str], shapes: dict[str, tuple[int, ...]]) -> list[str]:
+def _built_network(
+    recipe: Recipe, wrong: set[str], shapes: dict[str, tuple[int, ...]], task: Task | None
+) -> list[str]:
     import torch
 
     from sentio.training.building import attach, build_network, listed_shapes, random_features
 
     assert recipe.network is not None
     problems: list[str] = []
+    outputs = 2 if task is None else task.outputs
     with torch.device("meta"):
         try:
-            net = build_network(recipe.network, 2, shapes)
+            net = build_network(recipe.network, outputs, shapes)
         except (SentioError, TypeError, ValueError, RuntimeError) as error:
             return [f"network: {_first_line(error)}"]
         try:
@@ -119,14 +127,17 @@ def _built_network(recipe: Recipe, wrong: set[str], shapes: dict[str, tuple[int,
                 ]
                 continue
             try:
-                net = attach(net, section, 2, shapes)
+                net = attach(net, section, outputs, shapes)
             except (SentioError, TypeError, ValueError, RuntimeError) as error:
                 problems.append(f"exits.{index}: {_first_line(error)}")
         if not problems and not wrong & {"technique", *(f"exits.{i}" for i in range(len(recipe.exits)))}:
             try:
-                registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
+                phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
             except (SentioError, TypeError, ValueError) as error:
                 problems.append(f"technique: {_first_line(error)}")
+            else:
+                misfit = None if task is None else technique_problem(task, recipe.technique.name, phases)
+                problems += [] if misfit is None else [f"technique: {misfit}"]
     return problems
 
 

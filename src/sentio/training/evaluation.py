@@ -1,4 +1,7 @@
-"""What a model is worth: accuracy, cost and time of each exit and of the policy. No PyTorch needed."""
+"""What a model is worth: accuracy, cost and time of each exit and of the policy. No PyTorch needed.
+
+Models whose tasks have other figures than accuracy are measured by `sentio.training.scoring`.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,20 @@ from numpy.typing import NDArray
 from sentio.core.anytime import anytime
 from sentio.core.confidence import MAX_PROBABILITY
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import finished
+from sentio.core.features import each, finished, first_of
 from sentio.core.model import Model
 from sentio.core.policy import Policy, policy_to_dict
 from sentio.core.tables import drawn, short
+from sentio.core.task import TargetMaker
 from sentio.data.dataset import Dataset
-from sentio.data.features import FeatureSet, features
+from sentio.data.features import FeatureSet, features, with_targets
 from sentio.data.readers import open_data
 from sentio.data.splits import natural
 from sentio.tasks.metrics.probabilities import expected_calibration_error, log_loss, macro_accuracy
 from sentio.training.by_recording import Mistake, Recordings, TradeoffPoint, mistakes, tradeoff
 from sentio.training.progress import Cancel, Progress, Report, counter, stop_if
+from sentio.training.scoring import Scores, score
+from sentio.training.task_of_recipe import check_data
 
 #: windows over which the time to each exit is measured
 TIMED = 50
@@ -180,18 +186,21 @@ def evaluate(
     skip_bad: bool = False,
     progress: Report | None = None,
     cancel: Cancel | None = None,
-) -> Evaluation:
-    """Measure a classifier on labelled recordings.
+) -> Evaluation | Scores:
+    """Measure a model on recordings whose labels, or heads, are known.
 
     Windows are answered one at a time, as on a device; a recording of several windows is answered by the
     mean of their probabilities. Silent windows are left out, and a recording of nothing else is answered
     "none of these".
 
+    A model that does not classify gets its task's figures instead, e.g. a counter the mean absolute error of
+    each exit, window by window, silent ones included.
+
     Args:
         model: the model.
         data: a data set, a path to one, or its features.
         policy: instead of the model's own.
-        labels: what the class numbers of a `FeatureSet` mean; the model's own labels if None.
+        labels: of classifiers, what the class numbers of a `FeatureSet` mean; the model's own labels if None.
         by: also give the accuracy of each value of this column of the data's details, e.g. ``device``, or of
             each ``group``.
         cache: a folder that keeps features for the next time.
@@ -201,10 +210,12 @@ def evaluate(
     Raises:
         InputError: the data holds labels that the model does not know, nothing but silence, or cannot be
             read.
-        ConfigError: the model is not a classifier, or has no front end for files; or the data has no column
-            ``by``.
+        ConfigError: the model's task is not measured on data sets, or learns from other data; the model has
+            no front end for files; or the data has no column ``by``.
         CancelledError: ``cancel`` said so.
     """
+    if isinstance(model.task, TargetMaker):
+        return _scores(model, model.task, data, policy, by, cache, skip_bad, progress, cancel)
     known = getattr(model.task, "labels", None)
     if known is None:
         raise ConfigError(f"Model {model.name!r} does not classify, so it cannot be evaluated on labels")
@@ -289,6 +300,39 @@ def evaluate(
     )
 
 
+def _scores(
+    model: Model,
+    task: TargetMaker,
+    data: Dataset | FeatureSet | str | Path,
+    policy: Policy | None,
+    by: str | None,
+    cache: str | Path | None,
+    skip_bad: bool,
+    progress: Report | None,
+    cancel: Cancel | None,
+) -> Scores:
+    """Figures of a task that makes its own targets."""
+    values: list[str] | None = None
+    if isinstance(data, FeatureSet):
+        prepared = data
+        if by is not None:
+            raise ConfigError(f"Features carry no details to go by {by!r}; pass the data set instead")
+    else:
+        dataset = data if isinstance(data, Dataset) else open_data(data)
+        if model.frontend is None:
+            raise ConfigError(f"Model {model.name!r} takes features; pass a FeatureSet instead of files")
+        check_data(task, dataset)
+        values = None if by is None else _values(dataset, by)
+        told = None if progress is None else counter(progress, "features")
+        prepared = features(
+            dataset, model.frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel
+        )
+        prepared = with_targets(prepared, dataset, task, model.frontend, skip_bad=skip_bad)
+    ms = _time_to_exits(model, prepared.inputs)
+    chosen = policy or model.policy
+    return score(model, prepared, chosen, ms, by=by, values=values, progress=progress, cancel=cancel)
+
+
 def _values(dataset: Dataset, by: str) -> list[str]:
     """What each item has in a column, ``-`` where it has nothing."""
     columns = {key for item in dataset.items for key in item.details}
@@ -333,14 +377,16 @@ def _answers(
     return np.stack(outputs), left, spent
 
 
-def _time_to_exits(model: Model, inputs: NDArray[np.float32]) -> dict[str, float]:
+def _time_to_exits(model: Model, inputs: Any) -> dict[str, float]:
     """Median milliseconds until each exit is there, all exits before it included, one window at a time."""
     from time import perf_counter
 
     found: dict[str, list[float]] = {name: [] for name in model.exit_names}
-    for index in range(-3, min(TIMED, len(inputs))):
+    for index in range(-3, min(TIMED, len(first_of(inputs)))):
+        place = max(index, 0)
+        one = each(inputs, lambda array, place=place: array[place : place + 1])
         start = perf_counter()
-        for step in anytime(model.row, finished(model.frontend, inputs[max(index, 0)][None])):
+        for step in anytime(model.row, finished(model.frontend, one)):
             model.row.to_numpy(step.output)
             if index >= 0:  # the first few only warm up
                 found[step.exit].append((perf_counter() - start) * 1000.0)

@@ -123,6 +123,7 @@ def make_trainer(recipe: Recipe, folder: Path, callbacks: list[Callback]) -> L.T
             callbacks=callbacks,
             logger=logger,
             deterministic=recipe.deterministic,
+            gradient_clip_val=recipe.optimiser.clip,
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -13,9 +14,11 @@ from torch.nn.functional import one_hot
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sentio.audio import augmentation
+from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError
+from sentio.core.features import each
 from sentio.core.multi_exit import MultiExit
-from sentio.core.task import Batch, Task
+from sentio.core.task import Batch, TargetMaker, Task
 from sentio.techniques.objective import TrainingBatch
 from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
@@ -61,7 +64,7 @@ class PhaseModule(L.LightningModule):
         self.plateau: ReduceLROnPlateau | None = None
         self.validated = -1  # the last epoch that was
         self._loaded: dict[str, Any] | None = None
-        self._seen: list[tuple[dict[str, NDArray[Any]], NDArray[Any]]] = []
+        self._seen: list[tuple[dict[str, NDArray[Any]], Any]] = []
         set_mode(net, phase)
         if recipe.devices.channels_last:
             for layer in net.modules():
@@ -109,8 +112,9 @@ class PhaseModule(L.LightningModule):
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Any, Tensor], index: int) -> Tensor:
         x, targets, items = batch
+        count = len(items)
         generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
         x, targets = self._augmented(x, targets, generator)
         x = self._laid_out(x)
@@ -123,26 +127,28 @@ class PhaseModule(L.LightningModule):
             parts = self.objective.losses(self.net, given, self._label_loss)
             loss = torch.stack(list(parts.values())).sum()
             figures = {f"{TRAIN_LOSS}/{name}": part for name, part in parts.items()}
-            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
+            self.log_dict(figures, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         self._check(loss, "training")
-        self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
+        self.log(TRAIN_LOSS, loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: tuple[Any, Any, Tensor], index: int) -> None:
         x, targets = self._laid_out(batch[0]), batch[1]
         found = self.net(x, self.phase.losses)
         loss = self._loss(found, targets)
         self._check(loss, "validation")
-        self.log(VAL_LOSS, loss, batch_size=len(targets), sync_dist=True)
+        self.log(VAL_LOSS, loss, batch_size=len(batch[2]), sync_dist=True)
         values = {name: output.detach().float().cpu().numpy() for name, output in found.items()}
-        self._seen.append((values, targets.cpu().numpy()))
+        if isinstance(self.task, TargetMaker):
+            values = {name: self.task.reduced(output) for name, output in values.items()}
+        self._seen.append((values, each(targets, lambda tensor: tensor.cpu().numpy())))
 
     def on_validation_epoch_end(self) -> None:
-        targets = np.concatenate([part for _, part in self._seen])
+        targets = _joined([part for _, part in self._seen])
         for name in self.phase.losses:
             scores = self.task.score(np.concatenate([values[name] for values, _ in self._seen]), targets)
-            figure, value = next(iter(scores.items()))
-            self.log(f"val_{figure}/{name}", value, sync_dist=True)
+            figure = next(iter(self.task.figures if isinstance(self.task, TargetMaker) else scores))
+            self.log(f"val_{figure}/{name}", scores[figure], sync_dist=True)
         self._seen.clear()
         self.validated = self.current_epoch
 
@@ -187,18 +193,21 @@ class PhaseModule(L.LightningModule):
         if self.plateau is not None and self._loaded is not None:
             self.plateau.load_state_dict(self._loaded)
 
-    def _loss(self, found: dict[str, Tensor], targets: Tensor) -> Tensor:
+    def _loss(self, found: dict[str, Tensor], targets: Any) -> Tensor:
         losses = [
             weight * self._label_loss(found[name], targets) for name, weight in self.phase.losses.items()
         ]
         return torch.stack(losses).sum()
 
-    def _laid_out(self, x: Tensor) -> Tensor:
-        if x.ndim == 4 and self.recipe.devices.channels_last:
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
+    def _laid_out(self, x: Any) -> Any:
+        def laid(tensor: Tensor) -> Tensor:
+            if tensor.ndim == 4 and self.recipe.devices.channels_last:
+                return tensor.contiguous(memory_format=torch.channels_last)
+            return tensor
 
-    def _label_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        return each(x, laid)
+
+    def _label_loss(self, output: Tensor, targets: Any) -> Tensor:
         loss: Tensor = self.task.loss(output, Batch(None, targets))
         return loss
 
@@ -213,7 +222,9 @@ class PhaseModule(L.LightningModule):
         sequence = np.random.SeedSequence([self.recipe.seed, *place, self.global_rank])
         return int(sequence.generate_state(1)[0])
 
-    def _augmented(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _augmented(self, x: Any, targets: Any, generator: torch.Generator) -> tuple[Any, Any]:
+        if isinstance(self.task, TargetMaker):
+            return self._followed(x, targets, generator)
         change = self.recipe.augment
         mask = {"fill": change.mask_fill, "exclusive": change.mask_width == "exclusive"}
         if change.roll:
@@ -257,3 +268,24 @@ class PhaseModule(L.LightningModule):
                 probability=change.mixup_probability,
             )
         return x, targets
+
+    def _followed(self, x: Any, targets: dict[str, Tensor], generator: torch.Generator) -> tuple[Any, Any]:
+        """Changes of the picture under which a task's own targets stay right, with those that lie over it."""
+        change = self.recipe.augment
+        picture = x[MAIN] if isinstance(x, Mapping) else x
+        if change.flip:
+            over = [targets[name][:, None] for name in self.task.maps]
+            widths = [picture.shape[1], *(len(self.task.maps) * [1])]
+            both = images.horizontal_flip(torch.cat([picture, *over], 1), change.flip, generator)
+            picture, *over = both.split(widths, 1)
+            targets = {**targets, **{n: m[:, 0] for n, m in zip(self.task.maps, over, strict=True)}}
+        if change.colour:
+            picture = images.colour_jitter(picture, change.colour, generator)
+        return ({**x, MAIN: picture} if isinstance(x, Mapping) else picture), targets
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Arrays of several batches as one; by name where they come so."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)

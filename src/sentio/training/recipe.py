@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from sentio.core.errors import ConfigError
 from sentio.training.checking import check
 from sentio.training.sections import Recipe
+from sentio.training.task_of_recipe import settled
 
 __all__ = ["Recipe", "read_recipe"]
 
@@ -43,7 +44,7 @@ def read_recipe(source: str | Path | Mapping[str, Any] | Recipe, **changes: Any)
     found = check(recipe)
     if found:
         raise ConfigError(_sentence(where, found))
-    return recipe
+    return settled(recipe)
 
 
 def _checked_part(values: dict[str, Any]) -> list[str]:
@@ -108,7 +109,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _values(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
     if isinstance(source, Recipe):
-        return source.model_dump(), f"Recipe {source.name!r}"
+        # What nobody stated stays so: some defaults are other ones for other tasks.
+        return source.model_dump(exclude_unset=True), f"Recipe {source.name!r}"
     if isinstance(source, Mapping):
         return {**source}, f"Recipe {source.get('name', 'without a name')!r}"
     path = Path(source)

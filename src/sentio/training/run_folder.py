@@ -19,6 +19,7 @@ from sentio.core.errors import ArtifactError, ConfigError
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
 from sentio.data.dataset import Dataset
+from sentio.data.feature_cache import file_state
 from sentio.techniques.objective import Objective, SampleOrder
 from sentio.training.progress import main_process
 from sentio.training.sections import Recipe
@@ -107,6 +108,9 @@ def training_identity(
     settings = recipe.model_dump(mode="json", exclude={"name": True, "calibration": True, "data": {"path"}})
     items = [(item.name, item.label) for item in dataset.items]
     digest.update(json.dumps([settings, dataset.protocol, items], sort_keys=True).encode())
+    annotations = [getattr(item.truth, "annotation", None) for item in dataset.items]
+    if any(annotations):
+        digest.update(json.dumps([file_state(path) for path in annotations if path is not None]).encode())
     if isinstance(start, Model):
         for name, tensor in sorted(start.network.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())

@@ -85,6 +85,9 @@ class OptimiserSection(_Section):
     lr: float = Field(default=1e-3, gt=0, description="Learning rate at its highest.")
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay.")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of `sgd`.")
+    clip: float | None = Field(
+        default=None, gt=0, description="Longest gradient over all parameters; a longer one is scaled to it."
+    )
 
 
 class LossSection(_Section):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio import __version__
 from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.features import FrontEnd, finished
@@ -22,18 +20,18 @@ from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
 from sentio.core.profiling import profile
 from sentio.core.staged import Staged
-from sentio.core.task import Task
+from sentio.core.task import TargetMaker, Task
 from sentio.core.torch_artifact import save
 from sentio.core.torch_row import TorchRow
-from sentio.data.dataset import Dataset, listed
-from sentio.data.features import FeatureSet, features
+from sentio.data.dataset import Dataset
+from sentio.data.features import FeatureSet, features, with_targets
 from sentio.data.readers import open_data
-from sentio.data.splits import Split
 from sentio.techniques.objective import Setting
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
 from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
-from sentio.training.calibrating import calibrate
+from sentio.training.calibrating import calibrate, measure
+from sentio.training.card import circumstances
 from sentio.training.checking import frontend_problems
 from sentio.training.copying import standardise, training_copies
 from sentio.training.defaults import complete
@@ -50,9 +48,8 @@ from sentio.training.run_folder import (
     save_phase,
     training_identity,
 )
+from sentio.training.task_of_recipe import build_task, check_data, technique_problem
 
-#: a class of fewer training clips is named in a note
-FEW = 5
 SILENT = "Nothing to train on: the features of the training clips do not vary, as of silence"
 
 
@@ -100,8 +97,9 @@ def train(
     dataset = _open(recipe, data)
     start = load(network, runtime="torch") if isinstance(network, str | Path) else network
     _check_start(recipe, start)
+    task = build_task(recipe.task, dataset.labels)
+    check_data(task, dataset)
     recipe = complete(recipe, dataset, start)
-    task: Task = registry.build("task", recipe.task.name, labels=dataset.labels, **recipe.task.options)
     split = divide(dataset, recipe.data, recipe.seed)
     frontend = _frontend(recipe, start)
     if problems := frontend_problems(recipe, frontend):
@@ -111,6 +109,8 @@ def train(
         torch.manual_seed(recipe.seed)
         net = _network(recipe, task, frontend, start)
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
+        if misfit := technique_problem(task, recipe.technique.name, phases):
+            raise ConfigError(f"Recipe {recipe.name!r} is not valid: technique: {misfit}")
         objectives = [phase.objective for phase in phases if phase.objective is not None]
         orders = [phase.order for phase in phases if phase.order is not None]
         for part in (*objectives, *orders):
@@ -118,7 +118,10 @@ def train(
 
         def windows(frontend: FrontEnd) -> FeatureSet:
             told = None if progress is None else counter(progress, "features")
-            return features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
+            found = features(dataset, frontend, cache=cache, skip_bad=skip_bad, progress=told, cancel=cancel)
+            if not isinstance(task, TargetMaker):
+                return found
+            return with_targets(found, dataset, task, frontend, skip_bad=skip_bad)
 
         if recipe.standardise is not None:  # also where a model brings the figures of other recordings
             frontend = _changed(frontend, mean=None, std=None)
@@ -130,7 +133,7 @@ def train(
         if recipe.standardise is not None or not isinstance(start, Model):
             frontend = _standardised(frontend, prepared.select(split.train), recipe.standardise)
         prepared, taught = (_scaled(part, plain, frontend) for part in (prepared, taught))
-        heard, test = _heard(prepared.select(split.validation)), prepared.select(split.test)
+        heard, test = _heard(prepared.select(split.validation), task), prepared.select(split.test)
 
         def material(*parts: NDArray[np.intp]) -> Arrays:
             """Windows and copies of these parts, told to the objectives too, since they look samples up."""
@@ -138,8 +141,8 @@ def train(
             copies = training_copies(
                 recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
             )
-            arrays = _arrays(chosen, copies, frontend, one=recipe.data.draw == "one")
-            if not len(arrays.targets):
+            arrays = _arrays(chosen, copies, frontend, task, one=recipe.data.draw == "one")
+            if not len(arrays):
                 raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
             for objective in objectives:
                 objective.prepare(net, Setting(task, frontend, recipe.seed), arrays.inputs)
@@ -162,7 +165,7 @@ def train(
                     module.load_state_dict(state)
                 both, none = material(split.train, split.validation), prepared.select([])
                 _run_phases(net, phases, recipe, setting, both, none, run, "refit", progress, cancel)
-            model.card |= _circumstances(recipe, dataset, split, prepared, heard)
+            model.card |= circumstances(recipe, task, dataset, split, prepared, heard)
             if main_process():
                 if len(test):
                     # Each recording by itself: the test part as a user would meet it.
@@ -228,7 +231,7 @@ def _standardised(frontend: FrontEnd, training: FeatureSet, over: str | None) ->
     if "mean" not in settings or settings["mean"] is not None:
         return frontend
     sample = training.inputs
-    if not len(sample):
+    if not len(training):
         raise InputError("Nothing to train on: no training clip can be read")
     fit = getattr(frontend, "fitted", None)
     if fit is not None:  # its features are standardised in the batch
@@ -259,20 +262,18 @@ def _scaled(part: FeatureSet, plain: FrontEnd, fitted: FrontEnd) -> FeatureSet:
 
 
 def _arrays(
-    training: FeatureSet, copies: NDArray[np.float32] | None, frontend: FrontEnd, *, one: bool
+    training: FeatureSet, copies: NDArray[np.float32] | None, frontend: FrontEnd, task: Task, *, one: bool
 ) -> Arrays:
     """What is trained on, without windows that are silent in the original; ``one`` of each recording."""
-    heard = _heard(training)
+    heard = _heard(training, task)
     kept = None if copies is None else copies[:, ~training.silent]
     rows = heard.rows if one else None
     return Arrays(heard.inputs, heard.targets, kept, rows, partial(finished, frontend))
 
 
-def _heard(part: FeatureSet) -> FeatureSet:
-    """Without silent windows: a model is not asked about them either."""
-    keep = ~part.silent
-    rows = {name: getattr(part, name)[keep] for name in ("inputs", "targets", "rows", "silent")}
-    return replace(part, **rows)
+def _heard(part: FeatureSet, task: Task) -> FeatureSet:
+    """Without silent windows where a model is not asked about them either."""
+    return part if task.silence() is None else part.windows(~part.silent)
 
 
 def _network(recipe: Recipe, task: Task, frontend: FrontEnd, start: Any) -> MultiExit:
@@ -288,10 +289,12 @@ def _network(recipe: Recipe, task: Task, frontend: FrontEnd, start: Any) -> Mult
         assert recipe.network is not None
         net = build_network(recipe.network, task.outputs, shapes)
     net.to("cpu").switch(on=True)
-    check_fit(net, task.outputs, shapes)
+    check_fit(net, task, shapes)
     net.backbone.input_shapes = dict(shapes)
     for section in recipe.exits:
         net = attach(net, section, task.outputs, shapes)
+    if recipe.exits and isinstance(task, TargetMaker):
+        check_fit(net, task, shapes)
     return net
 
 
@@ -336,54 +339,12 @@ def _calibrated(
     costs = profile(net, random_features(frontend.input_shapes, 1)).costs
     model = Model(TorchRow(net), task, frontend=frontend, costs=costs, name=recipe.name)
     if len(validation):
-        found = calibrate(
-            model.outputs(validation.inputs), validation.targets, costs, recipe.calibration, seed=recipe.seed
-        )
+        if isinstance(task, TargetMaker):
+            outputs = model.outputs(validation.inputs, batch=recipe.batch, change=task.reduced)
+            found = measure(outputs, validation.targets, costs, task)
+        else:
+            outputs = model.outputs(validation.inputs)
+            found = calibrate(outputs, validation.targets, costs, recipe.calibration, seed=recipe.seed)
         model.temperatures, model.policy = found.temperatures, found.policy
         model.card["validation"] = found.report
     return model
-
-
-def _circumstances(
-    recipe: Recipe, dataset: Dataset, split: Split, prepared: FeatureSet, validation: FeatureSet
-) -> dict[str, Any]:
-    """What a figure needs to be made again, and what was odd."""
-    notes = [*dataset.notes, *split.notes, *prepared.notes]
-    # Notes about a file begin with it; the others tell of padding, which is usual.
-    odd = [
-        dataset.items[item].name
-        for item, found in prepared.item_notes.items()
-        if any(note.startswith(str(dataset.items[item].source)) for note in found)
-    ]
-    if odd:
-        notes.append(
-            f"Odd files, used all the same ({len(odd)}): {listed(odd)}; sentio predict says what is odd."
-        )
-    counts = np.bincount(dataset.targets[split.train], minlength=len(dataset.labels))
-    few = [f"{label} ({count})" for label, count in zip(dataset.labels, counts, strict=True) if count < FEW]
-    if few:
-        notes.append(f"Few training clips, too few to rely on the answer: {listed(few)}.")
-    if not len(validation):
-        last = ", early stopping is off" if recipe.early_stopping else ""
-        notes.append(
-            "There is no validation part: no temperatures and thresholds were fitted, everything is answered "
-            f"by the last exit, and the last epoch was kept{last}."
-        )
-    parts = {part: getattr(split, part) for part in ("train", "validation", "test")}
-    readable = np.unique(prepared.rows)
-    return {
-        "recipe": recipe.for_card(),
-        "data": {
-            "name": dataset.name,
-            "protocol": dataset.protocol,
-            "split": split.name,
-            "files": {part: int(np.isin(items, readable).sum()) for part, items in parts.items()},
-            "notes": notes,
-        },
-        "made_with": {
-            "sentio": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        },
-    }
