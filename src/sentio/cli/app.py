@@ -6,7 +6,6 @@ import sys
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import join
 from typing import Annotated, Any
 
 import typer
@@ -102,14 +101,15 @@ def train(
     """Train a model with early exits on your labelled data.
 
     Trains, calibrates, fits thresholds, and measures on the test part. SOURCE is a folder per class, a
-    folder with meta.csv, a zip of either, or a recipe. Ctrl-C loses at most one epoch: the same command goes
-    on.
+    folder with meta.csv, a zip of either, a folder of crowds with heads, or a recipe. Ctrl-C loses
+    at most one epoch: the same command goes on.
     """
     for package in ("torch", "lightning", "tensorboard"):
         if find_spec(package) is None:
             raise MissingExtraError(f"{package}, which sentio train needs,", "train")
     from sentio import train as run
-    from sentio.training.defaults import default_recipe
+    from sentio.data.crowd_sets import is_crowds
+    from sentio.training.defaults import counter_recipe, default_recipe
     from sentio.training.progress import main_process
     from sentio.training.recipe import read_recipe
 
@@ -123,8 +123,9 @@ def train(
         "epochs": epochs,
         "seed": seed,
     }
+    default = counter_recipe if is_crowds(source) else default_recipe
     recipe = read_recipe(
-        source if is_recipe else default_recipe(out.stem), **{**options.settings(changes or []), **given}
+        source if is_recipe else default(out.stem), **{**options.settings(changes or []), **given}
     )
     with Bars() as bars:
         model = run(start, recipe, out=out, cache=cache, skip_bad=skip_bad, progress=bars)
@@ -134,7 +135,7 @@ def train(
         printing.as_json({"out": str(out), "card": model.card})
         return
     print(printing.training(model.card))
-    print(f"model written to {out}; try: {_evaluation(out, recipe, skip_bad)}")
+    print(f"model written to {out}; try: {options.evaluation(out, recipe, skip_bad)}")
 
 
 @app.command(
@@ -183,9 +184,9 @@ def evaluate(
 ) -> None:
     """Measure accuracy, MACs and milliseconds of every exit.
 
-    Prints a table of the exits: accuracy, multiply-accumulates, measured milliseconds and the share of
-    windows that leave there; in its last line the same under the policy. With --by, a second table of the
-    accuracy under the policy for each value of the column.
+    Prints a table of the exits: accuracy, of counters their errors, multiply-accumulates, measured
+    milliseconds and the share of windows that leave there; in its last line the same under the policy. With
+    --by, a second table of the figures under the policy for each value of the column.
     """
     from sentio import evaluate as run
     from sentio import load, open_data
@@ -434,14 +435,3 @@ def _warm_up(model: Any) -> None:
     if isinstance(model.frontend, AudioFrontEnd):
         noise = np.random.Generator(np.random.PCG64(0)).normal(0, 0.1, model.frontend.window_samples)
         model.predict((noise.astype(np.float32), model.frontend.log_mel.rate))
-
-
-def _evaluation(out: Path, recipe: Any, skip_bad: bool) -> str:
-    """The command that measures a trained model on what it was not trained on."""
-    words = ["sentio", "evaluate", str(out), str(recipe.data.path), *(["--skip-bad"] if skip_bad else [])]
-    if recipe.data.split == "all":
-        return join(words)
-    words += ["--split", str(recipe.data.split)]
-    words += ["--protocol", recipe.data.protocol] if recipe.data.protocol else []
-    words += ["--seed", str(recipe.seed)] if recipe.seed else []
-    return join(words)

@@ -146,3 +146,14 @@ def settings(texts: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {path} has a value that is not valid YAML: {value!r}") from error
     return found
+
+
+def evaluation(out: Path, recipe: Any, skip_bad: bool) -> str:
+    """The command that measures a trained model on what it was not trained on."""
+    words = ["sentio", "evaluate", str(out), str(recipe.data.path), *(["--skip-bad"] if skip_bad else [])]
+    if recipe.data.split == "all":
+        return join(words)
+    words += ["--split", str(recipe.data.split)]
+    words += ["--protocol", recipe.data.protocol] if recipe.data.protocol else []
+    words += ["--seed", str(recipe.seed)] if recipe.seed else []
+    return join(words)

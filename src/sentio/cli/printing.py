@@ -29,16 +29,28 @@ def training(card: dict[str, Any]) -> str:
     """What a training came to: notes, calibration, test."""
     lines = [f"note: {note}" for note in card["data"]["notes"]]
     if "validation" in card:
-        lines += _calibration(card["validation"])
+        scored = "figures" in card["validation"]
+        lines += _measured(card["validation"]) if scored else _calibration(card["validation"])
     if "test" in card:
         test, files = card["test"], card["data"]["files"]["test"]
-        lines.append(f"test ({card['data']['split']}, {files} files): accuracy {test['accuracy']:.1%}")
+        found = f"accuracy {test['accuracy']:.1%}" if "accuracy" in test else scores(test)
+        lines.append(f"test ({card['data']['split']}, {files} files): {found}")
     else:
         lines.append("there is no test part, so the model is not tested")
     few = [f"{part} {n}" for part, n in card["data"]["files"].items() if part != "train" and 0 < n < FEW]
     if few:
-        lines.append(f"note: Accuracies on so few files say little: {', '.join(few)}.")
+        what = "Figures" if "figures" in card.get("test", {}) else "Accuracies"
+        lines.append(f"note: {what} on so few files say little: {', '.join(few)}.")
     return "\n".join(lines)
+
+
+def scores(found: dict[str, Any]) -> str:
+    """The figures of a model that does not classify, under its policy, and the exit that it is fixed at."""
+    named = found["figures"]
+    parts = [f"{heading} {named[name]:.2f}" for name, heading in found["headings"].items()]
+    unit = "" if found["unit"] is None else f" {found['unit']}s"
+    exit = found["policy"].get("exit")
+    return f"{', '.join(parts)}{unit}" + ("" if exit is None else f" at exit {exit}")
 
 
 def prediction(where: str, found: Any) -> str:
@@ -204,6 +216,23 @@ def int8(found: dict[str, Any]) -> list[str]:
         worst = max(found.get("drops", {}).values(), default=0.0)
         if worst > 0.01:
             lines.append(f"{costs[0]['graph']} costs most; keep it in float with: --keep {costs[0]['graph']}")
+    return lines
+
+
+def _measured(report: dict[str, Any]) -> list[str]:
+    """Figures of the exits of a model that has no thresholds, and how to be answered by another exit."""
+    unit = "" if report["unit"] is None else f", in {report['unit']}s"
+    lines = [f"measured on {report['samples']} validation samples{unit}:"]
+    for row in report["exits"]:
+        figures = "  ".join(f"{heading} {row[name]:7.2f}" for name, heading in report["figures"].items())
+        lines.append(f"  {row['name']:12} {figures}  {row['macs']:,.0f} MACs")
+    if report["impractical"]:
+        lines.append(f"  not worth having (a cheaper exit is as good): {', '.join(report['impractical'])}")
+    first, last = report["exits"][0]["name"], report["exits"][-1]["name"]
+    if first != last:
+        lines.append(
+            f"  answers come from {last}; --policy fixed:{first} or deadline:MS chooses another exit"
+        )
     return lines
 
 

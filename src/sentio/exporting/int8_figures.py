@@ -109,6 +109,12 @@ def divide(model: Model, settings: Int8, *, cache: str | Path | None = None, ski
         return prepared(open_data(data)) if isinstance(data, str | Path) else None
 
     given, measured = settings.calibration, settings.measured
+    files = any(isinstance(data, FeatureSet | Dataset | str | Path) for data in (given, measured))
+    if files and not _labels(model):
+        raise ConfigError(
+            f"Model {model.name!r} does not classify, and what int8 costs is measured in accuracy; in Python "
+            "give Int8 plain features, which only the ranges come from"
+        )
     given = open_data(given) if isinstance(given, str | Path) else given
     if measured is not None:
         used, figures = labelled(given), labelled(measured)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentio.core.errors import ArtifactError, ConfigError
 from sentio.reporting.page import page
 from sentio.reporting.svg import check_drawing
 from sentio.training.evaluation import Evaluation
+from sentio.training.scoring import Scores
 
 if TYPE_CHECKING:
     from sentio.serve.listening import Listening
@@ -21,7 +22,7 @@ _BEGINNING = b"<!doctype html>"
 
 def write_report(
     path: str | Path,
-    evaluations: Evaluation | Sequence[Evaluation],
+    evaluations: Evaluation | Scores | Sequence[Evaluation] | Sequence[Scores],
     *,
     title: str,
     listening: Listening | None = None,
@@ -47,10 +48,10 @@ def write_report(
         ArtifactError: the file cannot be written, or something else is at its place; what was there stays.
         MissingExtraError: matplotlib is not installed.
     """
-    given = [evaluations] if isinstance(evaluations, Evaluation) else list(evaluations)
+    given: list[Any] = [evaluations] if isinstance(evaluations, Evaluation | Scores) else list(evaluations)
     if not given:
         raise ConfigError("A report needs at least one evaluation, got none")
-    facts = {(each.labels, tuple(row.name for row in each.exits), each.recordings) for each in given}
+    facts = {(_told(each), tuple(row.name for row in each.exits), each.recordings) for each in given}
     if len(facts) > 1:
         raise ConfigError(
             "A report compares policies of one model on the same recordings, got evaluations of different "
@@ -66,6 +67,11 @@ def write_report(
     except OSError as error:
         raise ArtifactError(f"Report {path} could not be written: {error.strerror or error}") from error
     return Path(path)
+
+
+def _told(found: Evaluation | Scores) -> tuple[str, ...]:
+    """What it is measured by: classes, or figures."""
+    return found.labels if isinstance(found, Evaluation) else tuple(found.headings)
 
 
 def check_report(path: str | Path) -> Path:

@@ -30,12 +30,12 @@ def headline(main: Evaluation) -> str:
     )
 
 
-def key_figures(main: Evaluation) -> str:
-    """Tiles of a figure, its name, and what to know about it."""
+def key_figures(main: Evaluation) -> list[tuple[str, str, str]]:
+    """Tiles: a figure, its name, and what to know about it."""
     last = main.exits[-1]
     low, high = _interval(main.accuracy, main.recordings)
     before = 1.0 - last.share
-    tiles = [
+    return [
         (
             percent(main.accuracy),
             "accuracy",
@@ -70,7 +70,6 @@ def key_figures(main: Evaluation) -> str:
             f"{_things(main.windows, 'window')}" + (f", {main.silent} silent" if main.silent else ""),
         ),
     ]
-    return _tiles(tiles)
 
 
 def exits(main: Evaluation) -> str:
@@ -237,7 +236,7 @@ def listened(listening: Listening, exit_names: Sequence[str]) -> str:
     thin = f" Drawn is one window in {thinned}." if thinned > 1 else ""
     figure = timeline(listening, exit_names)
     return (
-        f"<p>{own(listening.source)}</p>{_tiles(tiles)}"
+        f"<p>{own(listening.source)}</p>{tiled(tiles)}"
         f'<figure class="wide"><p class="key">{" ".join(f"<span>{part}</span>" for part in key)}</p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="Timeline">{figure}'
         f"</div><figcaption>In each lane what was heard is above and the truth below; then the exit of each "
@@ -282,7 +281,8 @@ def _segments(listening: Listening) -> str:
     return f"<details><summary>{_things(len(listening.segments), 'segment')}</summary>{found}</details>"
 
 
-def _tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+def tiled(tiles: Sequence[tuple[str, str, str]]) -> str:
+    """Figures side by side."""
     return (
         '<ul class="tiles">'
         + "".join(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sentio.audio.io import blocks, duration
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
-from sentio.data.dataset import Dataset, Item
+from sentio.data.dataset import HEADS, Dataset, Item
 from sentio.data.media import IMAGES, POSES
 from sentio.training.sections import ExitSection, NamedSection, Recipe
+from sentio.vision.pictures import picture_size
 
 #: files looked at to learn rate and length
 SAMPLE = 24
@@ -18,6 +21,16 @@ NETWORK = "dcase2024-baseline"
 EXITS = ("block2", "block4")
 EXIT_OPTIONS = {"over": "time", "hidden": 64, "dropout": 0.2}
 LONGEST_WINDOW = 10.0
+#: counters of crowds: CSRNet at an eighth of its width, with exits behind the front end and halfway on
+COUNTER: dict[str, Any] = {"name": "csrnet", "options": {"width": 8, "answer": "density", "norm": True}}
+COUNTER_EXITS: dict[str, Any] = {
+    "kind": "density-ee",
+    "at": ["visual4", "dilated3"],
+    "names": ["V1", "V2"],
+    "options": {"answer": "density"},
+}
+COUNTING = {"sigma": 3.0, "side": 11, "density_scale": 20.0, "count_weight": 0.05}
+LONGEST_SIDE = 512
 HIGHEST_RATE = 32000
 
 
@@ -36,16 +49,51 @@ def default_recipe(name: str) -> Recipe:
     )
 
 
+def counter_recipe(name: str) -> Recipe:
+    """For ``sentio train`` on crowds: a small CSRNet with exits, densities, trained end to end."""
+    return Recipe.model_validate(
+        {
+            "name": name,
+            "task": {"name": "counting", "options": COUNTING},
+            "technique": {"name": "end-to-end", "options": {"weights": 0.5}},
+            "optimiser": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "clip": 5.0},
+            "schedule": {"name": "one-cycle", "every": "step"},
+            "augment": {"flip": 0.5},
+            "epochs": 30,
+            "batch": 16,
+        }
+    )
+
+
 def complete(recipe: Recipe, dataset: Dataset, start: object) -> Recipe:
     """The recipe with a front end, and with a network and exits unless there is a network to start from."""
     changes: dict[str, object] = {}
+    crowds = dataset.truth == HEADS
     if recipe.frontend is None and not isinstance(start, Model):
-        changes["frontend"] = _frontend(dataset)
+        changes["frontend"] = _pictures(dataset) if crowds else _frontend(dataset)
     if recipe.network is None and start is None:
-        changes["network"] = NamedSection(name=NETWORK)
+        changes["network"] = NamedSection(**COUNTER) if crowds else NamedSection(name=NETWORK)
         if not recipe.exits:
-            changes["exits"] = [ExitSection(kind="pooled-linear", at=list(EXITS), options=EXIT_OPTIONS)]
+            section = (
+                COUNTER_EXITS if crowds else {"kind": "pooled-linear", "at": EXITS, "options": EXIT_OPTIONS}
+            )
+            changes["exits"] = [ExitSection(**section)]
     return recipe.model_copy(update=changes)
+
+
+def _pictures(dataset: Dataset) -> NamedSection:
+    """The middle size of the pictures that are looked at, in multiples of 8 and not above `LONGEST_SIDE`.
+
+    Pictures of another shape get a black margin, so that no head is cut off.
+    """
+    places = np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).astype(int)
+    sizes = np.array([picture_size(dataset.items[place].source) for place in places])
+    height, width = np.median(sizes, axis=0)
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    sides = {
+        name: max(16, 8 * round(side * scale / 8)) for name, side in (("height", height), ("width", width))
+    }
+    return NamedSection(name="image", options={**sides, "resize": "pad"})
 
 
 def _frontend(dataset: Dataset) -> NamedSection:

@@ -228,6 +228,7 @@ def evaluate(
         dataset = data if isinstance(data, Dataset) else open_data(data)
         if model.frontend is None:
             raise ConfigError(f"Model {model.name!r} takes features; pass a FeatureSet instead of files")
+        check_data(model.task, dataset)
         given, files = dataset.labels, [item.name for item in dataset.items]
         values = [] if by is None else _values(dataset, by)
         _check_labels([label for label, count in dataset.counts().items() if count], known, str(dataset.root))

@@ -34,6 +34,17 @@ def build_task(section: NamedSection, labels: Sequence[str] = ANY_LABELS) -> Tas
     return task
 
 
+def task_of(section: NamedSection, dataset: Dataset) -> Task:
+    """The task for this data.
+
+    Raises:
+        ConfigError: as `build_task` and `check_data`.
+    """
+    task = build_task(section, dataset.labels if dataset.truth == LABELS else ANY_LABELS)
+    check_data(task, dataset)
+    return task
+
+
 def check_data(task: Task, dataset: Dataset) -> None:
     """See that the data knows what the task learns from.
 
@@ -43,8 +54,8 @@ def check_data(task: Task, dataset: Dataset) -> None:
     wanted = task.truth if isinstance(task, TargetMaker) else LABELS
     if dataset.truth != wanted:
         raise ConfigError(
-            f"{dataset.root} holds {dataset.truth}, and task {task.name!r} learns from {wanted}; name "
-            "another task in the recipe, or give other data"
+            f"{dataset.root} holds {dataset.truth}, and task {task.name!r} learns from {wanted}; take "
+            "other data, or another task"
         )
 
 

@@ -48,7 +48,7 @@ from sentio.training.run_folder import (
     save_phase,
     training_identity,
 )
-from sentio.training.task_of_recipe import build_task, check_data, technique_problem
+from sentio.training.task_of_recipe import task_of, technique_problem
 
 SILENT = "Nothing to train on: the features of the training clips do not vary, as of silence"
 
@@ -97,8 +97,7 @@ def train(
     dataset = _open(recipe, data)
     start = load(network, runtime="torch") if isinstance(network, str | Path) else network
     _check_start(recipe, start)
-    task = build_task(recipe.task, dataset.labels)
-    check_data(task, dataset)
+    task = task_of(recipe.task, dataset)
     recipe = complete(recipe, dataset, start)
     split = divide(dataset, recipe.data, recipe.seed)
     frontend = _frontend(recipe, start)
