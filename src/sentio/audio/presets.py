@@ -85,6 +85,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "n_mels": 256,
         "pad_mode": "reflect",
     },
+    # 96 frames of 25 ms, magnitudes, the natural logarithm.
+    "vggish": {
+        "window": 0.975,
+        "rate": 16_000,
+        "n_fft": 512,
+        "win_length": 400,
+        "hop_length": 160,
+        "n_mels": 64,
+        "f_min": 125.0,
+        "f_max": 7_500.0,
+        "mel_scale": "htk",
+        "norm": None,
+        "power": 1.0,
+        "center": False,
+        "frames_of": "window",
+        "log": "ln",
+        "offset": 0.01,
+    },
 }
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -16,17 +16,20 @@ class Prepared:
 
     Args:
         inputs: float32, ``(window, channel, time, frequency)`` for sound; uint8 where the front end
-            standardises them later, see `finished`.
+            standardises them later, see `finished`; by name where there are several.
         starts, ends: seconds from the start of the recording, shape ``(window,)``; ``ends`` stays inside it.
         silent: windows that hold no signal, shape ``(window,)``.
         notes: what was odd about the input and how it was met, one sentence each.
     """
 
-    inputs: NDArray[np.float32] | NDArray[np.uint8]
+    inputs: Any
     starts: NDArray[np.float64]
     ends: NDArray[np.float64]
     silent: NDArray[np.bool_]
     notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
 
 class FrontEnd(Protocol):
@@ -48,7 +51,7 @@ class FrontEnd(Protocol):
         ...
 
 
-def finished(frontend: FrontEnd | None, inputs: NDArray[Any]) -> NDArray[Any]:
+def finished(frontend: FrontEnd | None, inputs: Any) -> Any:
     """Features as the network takes them.
 
     A front end of images gives pixels, uint8, and has a method ``finish`` that makes them float32 and
@@ -56,13 +59,17 @@ def finished(frontend: FrontEnd | None, inputs: NDArray[Any]) -> NDArray[Any]:
 
     Args:
         frontend: what made the features; None where nothing did.
-        inputs: batch first; returned as they are if they are no pixels.
+        inputs: batch first, by name where there are several; returned as they are if there are no pixels
+            among them.
     """
     finish = getattr(frontend, "finish", None)
-    if finish is None or inputs.dtype != np.uint8:
+    if finish is None or not _has_pixels(inputs):
         return inputs
-    found: NDArray[Any] = finish(inputs)
-    return found
+    return finish(inputs)
+
+
+def _has_pixels(inputs: Any) -> bool:
+    return any(array.dtype == np.uint8 for array in arrays_of(inputs))
 
 
 def each(values: Any, change: Callable[[Any], Any]) -> Any:
@@ -72,6 +79,16 @@ def each(values: Any, change: Callable[[Any], Any]) -> Any:
     return change(values)
 
 
+def rows_of(values: Any, rows: Any) -> Any:
+    """Some rows, a slice or places, of an array or a tensor; of several by name of each."""
+    return each(values, lambda array: array[rows])
+
+
+def arrays_of(values: Any) -> list[Any]:
+    """An array or a tensor in a list; of several by name all of them."""
+    return list(values.values()) if isinstance(values, Mapping) else [values]
+
+
 def first_of(values: Any) -> Any:
     """An array or a tensor; of several by name the first."""
-    return next(iter(values.values())) if isinstance(values, Mapping) else values
+    return arrays_of(values)[0]

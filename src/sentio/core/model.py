@@ -18,7 +18,7 @@ from sentio.core.answering import Answers, answer, calibrated_output, check_temp
 from sentio.core.anytime import FINAL, MAIN, Row, Step, anytime
 from sentio.core.background import Background
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import FrontEnd, finished
+from sentio.core.features import FrontEnd, finished, rows_of
 from sentio.core.policy import ExitCosts, Fixed, Policy
 from sentio.core.prediction import Label
 from sentio.core.sample_stream import SampleStream
@@ -131,15 +131,16 @@ class Model:
             raise ConfigError(f"Model {self.name!r} takes features, not files; call answer(features)")
         begun = perf_counter()
         prepared = self.frontend.prepare(source, hop=hop)
-        preparing = (perf_counter() - begun) * 1000.0 / len(prepared.inputs)
+        preparing = (perf_counter() - begun) * 1000.0 / len(prepared)
         silence = self.task.silence()
         parts: list[Label] = []
         used: list[str] = []
-        for index, window in enumerate(prepared.inputs):
+        for index in range(len(prepared)):
             if prepared.silent[index] and silence is not None:
                 part = replace(silence, milliseconds=preparing)
             else:
-                answers = self.answer(window[None], policy=policy)
+                window = rows_of(prepared.inputs, slice(index, index + 1))
+                answers = self.answer(window, policy=policy)
                 used += answers.exit_names()
                 part = self.task.decode(
                     answers.outputs[0],
@@ -311,10 +312,13 @@ class Model:
         """The inputs by name; arrays of numpy as float32."""
         arrays = dict(inputs) if isinstance(inputs, Mapping) else {MAIN: inputs}
         wanted = self.input_shapes
+        several = len(wanted) > 1
         if wanted and arrays.keys() != wanted.keys():
             raise InputError(
                 f"Model {self.name!r} takes inputs {', '.join(wanted)}; got {', '.join(arrays) or 'none'}"
             )
+        if several and all(isinstance(given, np.ndarray) for given in arrays.values()):
+            arrays = finished(self.frontend, arrays)
         for name, given in arrays.items():
             if not hasattr(given, "shape"):
                 raise InputError(
@@ -329,7 +333,7 @@ class Model:
             if not shape or shape[0] == 0:
                 raise InputError(f"Model {self.name!r} got an empty batch for input {name!r}, shape {shape}")
             if isinstance(given, np.ndarray):
-                arrays[name] = self._finite(name, finished(self.frontend, given))
+                arrays[name] = self._finite(name, given if several else finished(self.frontend, given))
         return arrays
 
     def _finite(self, name: str, array: NDArray[Any]) -> NDArray[np.float32]:

@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.features import FrontEnd
+from sentio.core.features import FrontEnd, arrays_of
 from sentio.data.dataset import Dataset
 
 FORMAT = 1
+#: the array of the features, or what the names of several begin with
+INPUTS = "inputs"
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
     """What is worth keeping: the fields of a `FeatureSet` that cost time. ``notes`` tell of skipped files."""
 
-    inputs: NDArray[np.float32] | NDArray[np.uint8]
+    inputs: Any
     rows: NDArray[np.int64]
     silent: NDArray[np.bool_]
     item_notes: dict[int, tuple[str, ...]]
@@ -49,6 +51,7 @@ def key(
     settings = frontend.settings()
     if hasattr(frontend, "finish"):  # pixels are standardised later, so the same ones serve every mean
         settings = {name: value for name, value in settings.items() if name not in ("mean", "std")}
+    several = len(frontend.input_shapes) > 1
     facts: dict[str, Any] = {
         "format": FORMAT,
         "release": release,
@@ -57,6 +60,8 @@ def key(
         "root": [str(dataset.root.expanduser().absolute()), *file_state(dataset.root.expanduser())],
         "files": [[item.name, *file_state(item.source)] for item in dataset.items],
     }
+    if several:
+        facts["beside"] = [[file_state(path) for path in item.beside.values()] for item in dataset.items]
     if changes is not None:
         facts["changes"] = changes
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -74,7 +79,7 @@ def load(folder: Path, key: str, items: int) -> tuple[Stored | None, list[str]]:
         # allow_pickle=False: reading a cache that somebody else wrote must not run code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             stored = Stored(
-                arrays["inputs"], arrays["rows"], arrays["silent"], *_notes(bytes(arrays["notes"]))
+                _inputs(arrays), arrays["rows"], arrays["silent"], *_notes(bytes(arrays["notes"]))
             )
         if _fits(stored, items):
             return stored, []
@@ -96,9 +101,10 @@ def save(folder: Path, key: str, stored: Stored) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix="part-")
         with os.fdopen(handle, "wb") as file:
+            inputs = stored.inputs if isinstance(stored.inputs, Mapping) else {"": stored.inputs}
             np.savez(
                 file,
-                inputs=stored.inputs,
+                **{f"{INPUTS}.{name}" if name else INPUTS: array for name, array in inputs.items()},
                 rows=stored.rows,
                 silent=stored.silent,
                 notes=np.frombuffer(notes, dtype=np.uint8),
@@ -111,6 +117,16 @@ def save(folder: Path, key: str, stored: Stored) -> list[str]:
             Path(temporary).unlink(missing_ok=True)
         return [f"The features were not cached in {folder}: {error.strerror or error}."]
     return []
+
+
+def _inputs(arrays: Any) -> Any:
+    """One array, or several by name in the order in which they were written."""
+    if INPUTS in arrays:
+        return arrays[INPUTS]
+    found = {key.removeprefix(f"{INPUTS}."): arrays[key] for key in arrays if key.startswith(f"{INPUTS}.")}
+    if not found:
+        raise KeyError(INPUTS)
+    return found
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -132,9 +148,10 @@ def _notes(text: bytes) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
 
 
 def _fits(stored: Stored, items: int) -> bool:
-    count = len(stored.inputs)
+    arrays = arrays_of(stored.inputs)
+    count = len(arrays[0])
     return (
-        stored.inputs.dtype in (np.float32, np.uint8)
+        all(array.dtype in (np.float32, np.uint8) and len(array) == count for array in arrays)
         and stored.rows.dtype == np.int64
         and stored.silent.dtype == np.bool_
         and stored.rows.shape == stored.silent.shape == (count,)

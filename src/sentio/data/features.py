@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import index as as_index
 from os import PathLike
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentio.core.anytime import MAIN
 from sentio.core.errors import CancelledError, InputError
-from sentio.core.features import FrontEnd, Prepared, each
+from sentio.core.features import FrontEnd, Prepared, arrays_of, each, rows_of
 from sentio.core.task import TargetMaker
 from sentio.data import feature_cache
 from sentio.data.dataset import Dataset, Item, listed
@@ -25,7 +26,7 @@ class FeatureSet:
 
     Args:
         inputs: float32, ``(n, channel, time, frequency)`` for sound; uint8 pixels of images, see
-            `sentio.core.features.finished`.
+            `sentio.core.features.finished`; arrays by name where the front end gives several.
         targets: int64 class numbers, shape ``(n,)``; or what a task makes of them, arrays by name, see
             `with_targets`.
         rows: int64, the item that each window belongs to, as its place in the data set, shape ``(n,)``.
@@ -34,7 +35,7 @@ class FeatureSet:
         notes: the same about the set as a whole: skipped files, a cache that could not be used.
     """
 
-    inputs: NDArray[np.float32] | NDArray[np.uint8]
+    inputs: Any
     targets: Any
     rows: NDArray[np.int64]
     silent: NDArray[np.bool_]
@@ -55,8 +56,8 @@ class FeatureSet:
         """Some of the windows, ``(n,)``; notes stay."""
         return replace(
             self,
-            inputs=each(self.inputs, lambda array: array[keep]),
-            targets=each(self.targets, lambda array: array[keep]),
+            inputs=rows_of(self.inputs, keep),
+            targets=rows_of(self.targets, keep),
             rows=self.rows[keep],
             silent=self.silent[keep],
         )
@@ -163,7 +164,7 @@ def _compute(
     progress: Callable[[int, int], None] | None,
     cancel: Callable[[], bool] | None,
 ) -> feature_cache.Stored:
-    inputs: list[NDArray[Any]] = []
+    inputs: list[Any] = []
     silent: list[NDArray[np.bool_]] = []
     places: list[int] = []
     item_notes: dict[int, tuple[str, ...]] = {}
@@ -173,14 +174,13 @@ def _compute(
         if cancel is not None and cancel():
             raise CancelledError(f"Preparing {dataset.root} was cancelled after {place} of {total} files")
         try:
-            prepared = _prepare(item, frontend, inputs[0].shape[1:] if inputs else None)
+            prepared = _prepare(item, frontend, _shapes(inputs[0]) if inputs else None)
         except (InputError, OSError) as error:
             bad.append((item.name, _reason(error, item.source)))
         else:
-            pixels = prepared.inputs.dtype == np.uint8
-            inputs.append(prepared.inputs if pixels else prepared.inputs.astype(np.float32, copy=False))
+            inputs.append(each(prepared.inputs, _kept))
             silent.append(prepared.silent.astype(bool, copy=False))
-            places += [place] * len(prepared.inputs)
+            places += [place] * len(prepared)
             if prepared.notes:
                 item_notes[place] = tuple(prepared.notes)
         if progress is not None:
@@ -194,7 +194,7 @@ def _compute(
     if not inputs:
         raise InputError(f"{dataset.root} has no items to prepare; choose a part of it that has some")
     return feature_cache.Stored(
-        inputs=np.concatenate(inputs),
+        inputs=_joined(inputs),
         rows=np.array(places, dtype=np.int64),
         silent=np.concatenate(silent),
         item_notes=item_notes,
@@ -202,19 +202,39 @@ def _compute(
     )
 
 
-def _prepare(item: Item, frontend: FrontEnd, shape: tuple[int, ...] | None) -> Prepared:
+def _kept(array: NDArray[Any]) -> NDArray[Any]:
+    """Pixels as they are, all else as float32."""
+    return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+
+
+def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def _shapes(inputs: Any) -> Any:
+    """Of one window."""
+    return each(inputs, lambda array: array.shape[1:])
+
+
+def _prepare(item: Item, frontend: FrontEnd, shape: Any) -> Prepared:
     """One item's windows; ``shape`` is that of the windows before it.
 
     Raises:
         InputError, OSError: the file cannot be used.
     """
-    prepared = frontend.prepare(item.source)
-    if not len(prepared.inputs):
+    several = len(frontend.input_shapes) > 1
+    prepared = frontend.prepare(
+        {MAIN: item.source, **item.beside} if several and item.beside else item.source
+    )
+    if not len(prepared):
         raise InputError("it is too short for one window")
-    if not np.isfinite(prepared.inputs).all():
+    if not all(np.isfinite(array).all() for array in arrays_of(prepared.inputs)):
         raise InputError("its features are not finite numbers")
-    if shape is not None and prepared.inputs.shape[1:] != shape:
-        raise InputError(f"its features have shape {prepared.inputs.shape[1:]}, those of others {shape}")
+    found = _shapes(prepared.inputs)
+    if shape is not None and found != shape:
+        raise InputError(f"its features have shape {found}, those of others {shape}")
     return prepared
 
 

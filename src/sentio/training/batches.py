@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from sentio.core.features import each, first_of
+from sentio.core.features import each, first_of, rows_of
 from sentio.techniques.objective import SampleOrder
 
 Loader = DataLoader[tuple[Any, ...]]
@@ -84,13 +84,13 @@ class _Samples(Dataset[tuple[Any, ...]]):
         copies, samples = np.divmod(np.array(numbers, dtype=np.int64), self.count)
         places = torch.from_numpy(samples)
         if len(self.versions) == 1:
-            inputs = each(self.versions[0], lambda tensor: tensor[places])
+            inputs = rows_of(self.versions[0], places)
         else:
             inputs = torch.stack([self.versions[c][s] for c, s in zip(copies, samples, strict=True)])
         if self.finish is not None:
             arrays = self.finish(each(inputs, lambda tensor: tensor.numpy()))
             inputs = each(arrays, torch.from_numpy)
-        return inputs, each(self.targets, lambda tensor: tensor[places]), places
+        return inputs, rows_of(self.targets, places), places
 
 
 def _whole(batch: tuple[Any, ...]) -> tuple[Any, ...]:

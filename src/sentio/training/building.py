@@ -52,6 +52,7 @@ def attach(net: MultiExit, section: ExitSection, outputs: int, shapes: Mapping[s
         section.kind,
         at=section.at,
         names=section.names,
+        reads=section.tensors(),
         classes=outputs,
         example=random_features(shapes) if shapes else None,
         **section.options,

@@ -6,7 +6,6 @@ import platform
 from typing import Any
 
 import numpy as np
-import torch
 
 from sentio import __version__
 from sentio.core.task import TargetMaker, Task
@@ -28,6 +27,8 @@ def circumstances(
     validation: FeatureSet,
 ) -> dict[str, Any]:
     """What a figure needs to be made again, and what was odd."""
+    import torch
+
     notes = [*dataset.notes, *split.notes, *prepared.notes]
     # Notes about a file begin with it; the others tell of padding, which is usual.
     odd = [

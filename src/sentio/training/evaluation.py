@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sentio.core.anytime import anytime
 from sentio.core.confidence import MAX_PROBABILITY
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import each, finished, first_of
+from sentio.core.features import finished, first_of, rows_of
 from sentio.core.model import Model
 from sentio.core.policy import Policy, policy_to_dict
 from sentio.core.tables import drawn, short
@@ -384,8 +384,7 @@ def _time_to_exits(model: Model, inputs: Any) -> dict[str, float]:
 
     found: dict[str, list[float]] = {name: [] for name in model.exit_names}
     for index in range(-3, min(TIMED, len(first_of(inputs)))):
-        place = max(index, 0)
-        one = each(inputs, lambda array, place=place: array[place : place + 1])
+        one = rows_of(inputs, slice(max(index, 0), max(index, 0) + 1))
         start = perf_counter()
         for step in anytime(model.row, finished(model.frontend, one)):
             model.row.to_numpy(step.output)

@@ -225,6 +225,8 @@ class PhaseModule(L.LightningModule):
     def _augmented(self, x: Any, targets: Any, generator: torch.Generator) -> tuple[Any, Any]:
         if isinstance(self.task, TargetMaker):
             return self._followed(x, targets, generator)
+        if isinstance(x, Mapping):  # a recipe changes nothing where there are several
+            return x, targets
         change = self.recipe.augment
         mask = {"fill": change.mask_fill, "exclusive": change.mask_width == "exclusive"}
         if change.roll:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.features import each, first_of
+from sentio.core.features import first_of, rows_of
 from sentio.core.model import Model
 from sentio.core.policy import Policy, policy_to_dict
 from sentio.core.tables import drawn, short
@@ -167,7 +167,7 @@ def score(
     macs = None if model.costs is None else [model.costs.macs[model.costs.index(name)] for name in names]
 
     def figures(output: NDArray[Any], rows: Any = slice(None)) -> dict[str, float]:
-        found = task.score(output[rows], each(prepared.targets, lambda target: target[rows]))
+        found = task.score(output[rows], rows_of(prepared.targets, rows))
         return {name: float(found[name]) for name in task.figures}
 
     groups = []
@@ -217,7 +217,7 @@ def _answers(
     outputs, left, spent = [], np.empty(count, dtype=np.intp), np.empty(count)
     for index in range(count):
         stop_if(cancel, "The evaluation")
-        sample = each(inputs, lambda array, place=index: array[place : place + 1])
+        sample = rows_of(inputs, slice(index, index + 1))
         one = model.answer(sample, policy=policy)
         outputs.append(task.reduced(one.outputs))
         left[index], spent[index] = model.exit_names.index(one.exit_names()[0]), one.ms[0]

@@ -75,7 +75,28 @@ class ExitSection(_Section):
     kind: str = Field(description="As `sentio models` lists exits.")
     at: list[str] = Field(min_length=1, description="The stages behind which it is attached, one exit each.")
     names: list[str] | None = Field(default=None, description="The exits' names; by default their stages'.")
+    reads: list[str] | None = Field(
+        default=None,
+        description="What the exit reads, `STAGE.TENSOR` each, for networks whose boundaries carry several "
+        "tensors; by default `main` behind its stage. Then `at` is one stage, the last of those.",
+    )
     options: dict[str, Any] = Field(default={}, description="Keyword options of its constructor.")
+
+    @model_validator(mode="after")
+    def _whole_reads(self) -> ExitSection:
+        for text in self.reads or ():
+            if "." not in text.strip("."):
+                raise ValueError(f"should be STAGE.TENSOR, such as visual4.main, in reads: {text!r}")
+        if self.reads is not None and len(self.at) > 1:
+            raise ValueError("should have one stage in at where it has reads; add a section for each exit")
+        return self
+
+    def tensors(self) -> list[list[tuple[str, str]]] | None:
+        """The (boundary, tensor) pairs of its one exit; None where it reads what lies behind its stage."""
+        if self.reads is None:
+            return None
+        pairs = [text.rpartition(".") for text in self.reads]
+        return [[(stage, tensor) for stage, _, tensor in pairs]]
 
 
 class OptimiserSection(_Section):

@@ -1,4 +1,10 @@
 """What is seen: images, videos, poses, landmarks; files to arrays, arrays to what a network takes."""
 
 #: front ends by name -> module in this folder
-MEMBERS = {"image": "images", "landmarks": "landmarks", "skeleton": "skeletons", "video": "video"}
+MEMBERS = {
+    "image": "images",
+    "image-and-sound": "image_and_sound",
+    "landmarks": "landmarks",
+    "skeleton": "skeletons",
+    "video": "video",
+}
