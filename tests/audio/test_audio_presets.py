@@ -24,6 +24,7 @@ SHAPES = {
     "sed-tagging": (50, 64),
     "sed-tagging-44k": (50, 64),
     "sp4asc": (431, 256),
+    "vggish": (96, 64),
 }
 
 
@@ -48,7 +49,7 @@ def test_shapes_are_the_sheets_and_settings_say_everything(name: str) -> None:
     assert registry.build("frontend", "log-mel", **stored) == frontend
 
 
-@pytest.mark.parametrize("name", ["bc-resnet", "cp-mobile", "dcase2024-baseline", "sp4asc"])
+@pytest.mark.parametrize("name", ["bc-resnet", "cp-mobile", "dcase2024-baseline", "sp4asc", "vggish"])
 def test_a_preset_fits_its_network(name: str) -> None:
     pytest.importorskip("torch")
     shape = registry.build("frontend", "log-mel", preset=name).input_shapes["main"]

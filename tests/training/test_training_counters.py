@@ -357,3 +357,134 @@ def test_fine_tuning_keeps_all_weights_and_the_front_end(counter, crowds):
     for name, tensor in before.items():
         if tensor.is_floating_point() and "running" not in name:
             assert torch.allclose(tensor, after[name], atol=1e-6), name
+
+
+# Eyes and ears
+
+
+LOG_MEL = {"window": 0.5, "rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 16}
+BOTH = {
+    "name": "image-and-sound",
+    "options": {"picture": FRONTEND["options"], "sound": LOG_MEL},
+}
+DENSITY = {"answer": "density"}
+HEARS = [
+    {"kind": "density-ee", "at": ["visual4"], "names": ["V1"], "options": DENSITY},
+    {
+        "kind": "density-ee",
+        "at": ["audio4"],
+        "names": ["AV1"],
+        "reads": ["visual4.main", "audio4.audio"],
+        "options": DENSITY,
+    },
+]
+
+
+def hearing(**changes):
+    return counting(
+        **{
+            "frontend": BOTH,
+            "network": {"name": "audio-csrnet", "options": {"width": 4, "answer": "density"}},
+            "exits": HEARS,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def listener(crowds, tmp_path_factory):
+    """A counter with ears after three epochs, and where it lies; its features are cached beside."""
+    folder = tmp_path_factory.mktemp("listener")
+    return train(None, hearing(epochs=3), crowds, out=folder / "model", cache=folder / "cache"), folder
+
+
+def test_a_counter_with_ears_is_trained_measured_and_answers(listener, crowds):
+    model, folder = listener
+    assert [row["name"] for row in model.card["test"]["exits"]] == ["V1", "AV1", "final"]
+    specs = {spec.name: spec for spec in model.network.specs}
+    assert specs["AV1"].reads == (("visual4", "main"), ("audio4", "audio"))
+    item = open_data(crowds).items[0]
+    found = load(folder / "model").predict(item.source)
+    assert found.count == pytest.approx(model.predict((item.source, item.beside["audio"])).count, rel=1e-5)
+    # The exit that only sees does not mind another sound, the one behind the ears does.
+    loud = (np.random.default_rng(0).normal(0, 0.3, 8000), 8000)
+    for exit, same in (("V1", True), ("AV1", False)):
+        counts = [
+            model.predict((item.source, sound), policy=Fixed(exit)).count for sound in (None, loud) if sound
+        ]
+        plain = model.predict(item.source, policy=Fixed(exit)).count
+        assert (counts[0] == plain) == same
+
+
+def test_features_of_both_are_cached_and_notice_another_sound(listener, crowds, tmp_path):
+    model, folder = listener
+    data = open_data(crowds)
+    (file,) = (folder / "cache").glob("*.npz")
+    before = file.stat().st_mtime_ns
+    found = features(data, model.frontend, cache=folder / "cache")
+    assert file.stat().st_mtime_ns == before and not found.notes
+    fresh = features(data, model.frontend)
+    assert set(found.inputs) == {"main", "audio"}
+    for name, array in fresh.inputs.items():
+        assert np.array_equal(found.inputs[name], array) and found.inputs[name].dtype == array.dtype
+    other = train(None, hearing(epochs=3), crowds, cache=folder / "cache")
+    for (name, one), two in zip(
+        model.network.state_dict().items(), other.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, two), name
+    import os
+
+    sound = data.items[0].beside["audio"]
+    times = sound.stat()
+    os.utime(sound, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000_000))
+    features(data, model.frontend, cache=folder / "cache")
+    os.utime(sound, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert len(list((folder / "cache").glob("*.npz"))) == 2
+
+
+def test_a_box_counts_by_eye_and_ear_alike(listener, crowds, tmp_path):
+    pytest.importorskip("onnxscript")
+    from sentio.exporting.onnx import export
+
+    model, _ = listener
+    export(model, tmp_path / "box")
+    box = load(tmp_path / "box", runtime="edge")
+    item = open_data(crowds).items[3]
+    assert box.predict(item.source).count == pytest.approx(model.predict(item.source).count, rel=1e-3)
+    assert evaluate(box, crowds).figures["mae"] == pytest.approx(
+        evaluate(model, crowds).figures["mae"], rel=1e-3
+    )
+
+
+def test_pictures_without_sound_are_named(tmp_path):
+    parts = {"train": 6, "validation": 2, "test": 2}
+    data = render_crowds(tmp_path / "c", **parts, size=SIZE, people=(1, 3), rate=8000, workers=1)
+    lines = (data / "crowds.csv").read_text().replace("sounds/train_0000.wav", "")
+    (data / "crowds.csv").write_text(lines)
+    (data / "sounds" / "train_0000.wav").unlink()
+    with pytest.raises(InputError, match=r"1 of 10 files .*train_0000.png \(has no sound of the same name"):
+        train(None, hearing(), data)
+
+
+@pytest.mark.parametrize(
+    ("reads", "message"),
+    [
+        (["visual4"], r"exits.0: .*should be STAGE.TENSOR, such as visual4.main, in reads: 'visual4'"),
+        (["visual4.main", "audio9.audio"], "exits.0: .*audio9"),
+        (["visual4.main", "audio4.sound"], "exits.0: .*sound"),
+    ],
+)
+def test_what_an_exit_cannot_read_is_refused_before_training(reads, message):
+    exits = [{"kind": "density-ee", "at": ["audio4"], "names": ["AV1"], "reads": reads, "options": DENSITY}]
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(hearing(exits=exits))
+
+
+def test_what_classifiers_do_with_one_input_is_refused_with_several():
+    values = {"name": "both", "frontend": BOTH, "network": {"name": "audio-csrnet", "options": {"width": 4}}}
+    read_recipe(values)
+    with pytest.raises(ConfigError, match="augment.roll: front end 'image-and-sound' gives several inputs"):
+        read_recipe({**values, "augment": {"roll": 1.0}})
+    technique = {"name": "curriculum", "options": {"teacher": "esc10-sounds"}}
+    with pytest.raises(ConfigError, match="technique: 'curriculum' takes networks of one input"):
+        read_recipe({**values, "technique": technique})

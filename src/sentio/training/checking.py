@@ -11,7 +11,7 @@ from sentio.core.task import Task
 from sentio.training.copying import augment_problems
 from sentio.training.criterion import problems as loss_problems
 from sentio.training.sections import Recipe
-from sentio.training.task_of_recipe import build_task, technique_problem
+from sentio.training.task_of_recipe import build_task, changed, technique_problem
 from sentio.training.task_of_recipe import problems as task_problems
 
 #: kind -> option that follows from the data
@@ -92,6 +92,12 @@ def frontend_problems(recipe: Recipe, frontend: FrontEnd) -> list[str]:
         found.append(f"standardise: front end {frontend.name!r} has no mean and std; take standardise out")
     if recipe.data.train_hop is not None and "hop" not in settings:
         found.append(f"data.train_hop: front end {frontend.name!r} has no hop; take train_hop out")
+    if len(frontend.input_shapes) > 1 and "labels" in registry.find("task", recipe.task.name).options():
+        found += [
+            f"augment.{key}: front end {frontend.name!r} gives several inputs, which nothing changes alike; "
+            "take it out"
+            for key in changed(recipe.augment)
+        ]
     return found
 
 
@@ -136,7 +142,8 @@ def _built_network(
             except (SentioError, TypeError, ValueError) as error:
                 problems.append(f"technique: {_first_line(error)}")
             else:
-                misfit = None if task is None else technique_problem(task, recipe.technique.name, phases)
+                name, several = recipe.technique.name, len(shapes) > 1
+                misfit = None if task is None else technique_problem(task, name, phases, several=several)
                 problems += [] if misfit is None else [f"technique: {misfit}"]
     return problems
 

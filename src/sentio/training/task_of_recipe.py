@@ -9,7 +9,7 @@ from sentio.core import registry
 from sentio.core.errors import ConfigError
 from sentio.core.task import TargetMaker, Task
 from sentio.data.dataset import LABELS, Dataset
-from sentio.training.sections import CalibrationSection, NamedSection, Recipe
+from sentio.training.sections import AugmentSection, CalibrationSection, NamedSection, Recipe
 
 #: techniques that ask nothing of the targets
 PLAIN = ("end-to-end", "classifier-wise", "layer-wise")
@@ -63,13 +63,10 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     """What a recipe asks of a task that makes targets of its own and has no classes, a sentence each."""
     if not isinstance(task, TargetMaker):
         return []
-    found = []
-    plain = type(recipe.augment)()
-    changed = [key for key in type(plain).model_fields if getattr(recipe.augment, key) != getattr(plain, key)]
-    found += [
+    found = [
         f"augment.{key}: the targets of task {task.name!r} do not follow it; take it out, and use "
         f"{' or '.join(sorted(task.follows))}"
-        for key in changed
+        for key in changed(recipe.augment)
         if key not in task.follows
     ]
     stated = recipe.calibration.model_fields_set if "calibration" in recipe.model_fields_set else set()
@@ -84,12 +81,18 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     return found
 
 
-def technique_problem(task: Task, name: str, phases: Sequence[Any]) -> str | None:
-    """Why the phases of a technique cannot train a task that has no classes; None if they can."""
-    if not isinstance(task, TargetMaker):
-        return None
+def changed(section: AugmentSection) -> list[str]:
+    """The keys of ``augment`` that a recipe does not leave at their defaults."""
+    plain = AugmentSection()
+    return [key for key in AugmentSection.model_fields if getattr(section, key) != getattr(plain, key)]
+
+
+def technique_problem(task: Task, name: str, phases: Sequence[Any], *, several: bool = False) -> str | None:
+    """Why a technique's phases cannot train a task without classes, or on several inputs; None if they can."""
     if all(phase.objective is None and phase.order is None for phase in phases):
         return None
+    if not isinstance(task, TargetMaker):
+        return f"{name!r} takes networks of one input; use {', '.join(PLAIN)}" if several else None
     return f"{name!r} goes by classes, and task {task.name!r} has none; use {', '.join(PLAIN)}"
 
 

@@ -108,7 +108,9 @@ def train(
         torch.manual_seed(recipe.seed)
         net = _network(recipe, task, frontend, start)
         phases = registry.build("technique", recipe.technique.name, net, **recipe.technique.options)
-        if misfit := technique_problem(task, recipe.technique.name, phases):
+        if misfit := technique_problem(
+            task, recipe.technique.name, phases, several=len(frontend.input_shapes) > 1
+        ):
             raise ConfigError(f"Recipe {recipe.name!r} is not valid: technique: {misfit}")
         objectives = [phase.objective for phase in phases if phase.objective is not None]
         orders = [phase.order for phase in phases if phase.order is not None]
