@@ -88,7 +88,7 @@ def changed(section: AugmentSection) -> list[str]:
 
 
 def technique_problem(task: Task, name: str, phases: Sequence[Any], *, several: bool = False) -> str | None:
-    """Why a technique's phases cannot train a task without classes, or on several inputs; None if they can."""
+    """Why a technique cannot train a task without classes, or a network of several inputs; None if it can."""
     if all(phase.objective is None and phase.order is None for phase in phases):
         return None
     if not isinstance(task, TargetMaker):
