@@ -60,7 +60,7 @@ def test_a_sound_of_the_same_name_is_found(scene, tmp_path):
 
 
 def test_a_longer_sound_is_heard_around_its_middle(scene):
-    picture, sound = scene
+    picture, _ = scene
     quiet = np.zeros(8000)
     quiet[8000 // 2 - 500 : 8000 // 2 + 500] = 0.3
     frontend = build(sound={**SOUND, "hop": 0.25})
@@ -97,7 +97,7 @@ def test_silent_is_where_there_is_nothing_to_see_and_to_hear(scene, tmp_path):
     frontend = build()
     assert frontend.prepare((black, nothing)).silent.tolist() == [True]
     assert frontend.prepare((picture, nothing)).silent.tolist() == [False]
-    with pytest.raises(InputError, match="the training part's sounds do not vary"):
+    with pytest.raises(InputError, match="the sounds of the training part do not vary"):
         found = frontend.prepare((black, nothing)).inputs
         frontend.fitted({**found, "audio": np.zeros_like(found["audio"])})
 
