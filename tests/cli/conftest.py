@@ -117,3 +117,53 @@ def stream_box(artifact: Path) -> Path:
     model = sentio.load(artifact, runtime="torch")
     made = sentio.export(model, artifact.with_name("stream-box"), stream=sentio.stream(model.network))
     return Path(made.path)
+
+
+def write_crowds(folder: Path) -> Path:
+    """Small pictures of crowds with their sounds: sixteen to train on, four and six beside."""
+    from sentio.data.simulate.crowd_files import render_crowds
+
+    parts = {"train": 16, "validation": 4, "test": 6}
+    return render_crowds(
+        folder, **parts, size=(32, 48), people=(1, 12), rate=8000, condition="mixed", workers=1
+    )
+
+
+@pytest.fixture(scope="session")
+def crowds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with heads; not to be written to."""
+    return write_crowds(tmp_path_factory.mktemp("cli") / "crowds")
+
+
+@pytest.fixture
+def own_crowds(tmp_path: Path) -> Path:
+    """Pictures with heads to spoil."""
+    return write_crowds(tmp_path / "crowds")
+
+
+@pytest.fixture(scope="session")
+def crowd_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that trains a counter in a second."""
+    file = tmp_path_factory.mktemp("cli") / "crowd.yaml"
+    file.write_text(
+        "name: square\n"
+        "task: {name: counting, options: {sigma: 2.0, side: 7, density_scale: 20.0, count_weight: 0.05}}\n"
+        "frontend: {name: image, options: {height: 32, width: 48}}\n"
+        "network: {name: csrnet, options: {width: 4, answer: density, norm: true}}\n"
+        "exits: [{kind: density-ee, at: [visual4], names: [V1], options: {answer: density}}]\n"
+        "optimiser: {lr: 0.003}\n"
+        "epochs: 2\n"
+        "batch: 8\n"
+    )
+    return file
+
+
+@pytest.fixture(scope="session")
+def trained_counter(crowd_recipe: Path, crowds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained counter; not to be written to."""
+    from sentio.training.training import train
+
+    pytest.importorskip("PIL")
+    out = tmp_path_factory.mktemp("cli") / "square"
+    train(None, crowd_recipe, crowds, out=out)
+    return out

@@ -329,6 +329,65 @@ def _(place):
     return place.sentio("evaluate", place.artifact, place.data, "--by", "device")
 
 
+def _crowds(place, *changes, data=None):
+    """A training of a counter."""
+    where = ("--data", data or place.fixture("crowds"), "-o", place.folder / "out")
+    more = [word for change in changes for word in ("--set", change)]
+    return place.sentio("train", place.fixture("crowd_recipe"), *where, "--epochs", 1, *more)
+
+
+def _line(file, number, text):
+    """The table with another line of that number, from 1."""
+    lines = file.read_text().splitlines()
+    lines[number - 1] = text
+    file.write_text("\n".join(lines) + "\n")
+
+
+@case("Heads where labels are needed")
+def _(place):
+    return place.train(place.fixture("crowds"))
+
+
+@case("Labels where heads are needed")
+def _(place):
+    return _crowds(place, data=place.data)
+
+
+@case("Tables of crowds that contradict each other")
+def _(place):
+    data = place.fixture("own_crowds")
+    _line(data / "crowds.csv", 2, "pictures/train_0000.png,train,,99,clear")
+    return _crowds(place, data=data)
+
+
+@case("A part of crowds that is none")
+def _(place):
+    data = place.fixture("own_crowds")
+    _line(data / "crowds.csv", 2, "pictures/train_0000.png,exam,,1,clear")
+    return _crowds(place, data=data)
+
+
+@case("A head outside its picture")
+def _(place):
+    data = place.fixture("own_crowds")
+    _line(data / "heads.csv", 2, "pictures/train_0000.png,4800,3")
+    return _crowds(place, data=data)
+
+
+@case("A picture without its sound, for a counter that hears")
+def _(place):
+    data = place.fixture("own_crowds")
+    text = (data / "crowds.csv").read_text().replace("sounds/train_0000.wav", "")
+    (data / "crowds.csv").write_text(text)
+    (data / "sounds" / "train_0000.wav").unlink()
+    sound = "{window: 0.5, rate: 8000, n_fft: 256, hop_length: 160, n_mels: 16}"
+    options = f"{{picture: {{height: 32, width: 48}}, sound: {sound}}}"
+    frontend = f"frontend={{name: image-and-sound, options: {options}}}"
+    return _crowds(
+        place, frontend, "network={name: audio-csrnet, options: {width: 4, answer: density}}", data=data
+    )
+
+
 # Downloading
 
 
@@ -641,6 +700,44 @@ def _(place):
     return place.sentio("profile", "resnet200")
 
 
+@case("An augmentation that a counter's targets do not follow")
+def _(place):
+    return _crowds(place, "augment.mixup=0.3")
+
+
+@case("A goal of accuracy for a counter")
+def _(place):
+    return _crowds(place, "calibration.accuracy_drop=0.01")
+
+
+@case("A technique that goes by classes, for a counter")
+def _(place):
+    return _crowds(place, "technique={name: curriculum, options: {teacher: self}}")
+
+
+@case("A density of another size than the picture")
+def _(place):
+    section = "{kind: density-ee, at: [visual4], options: {answer: density, factor: 4}}"
+    return _crowds(place, f"exits=[{section}]")
+
+
+@case("A tensor that an exit cannot read")
+def _(place):
+    return _crowds(place, "exits=[{kind: density-ee, at: [visual4], reads: [visual4.audio]}]")
+
+
+@case("Thresholds on a count")
+def _(place):
+    where = (place.fixture("trained_counter"), place.fixture("crowds"))
+    return place.sentio("evaluate", *where, "--policy", "confidence:0.5")
+
+
+@case("A counter in int8, measured on data")
+def _(place):
+    where = (place.fixture("trained_counter"), place.folder / "box")
+    return place.sentio("export", *where, "--int8", "--calibration", place.fixture("crowds"))
+
+
 # Rendering
 
 
@@ -709,6 +806,16 @@ def _(place):
     found = _clips(place)
     assert not (place.folder / "out" / "meta.csv").exists()
     return found
+
+
+@case("Crowds of no size")
+def _(place):
+    return place.sentio("simulate", "crowds", "--size", "96", "--out", place.folder / "out")
+
+
+@case("A condition that there is not")
+def _(place):
+    return place.sentio("simulate", "crowds", "--condition", "foggy", "--out", place.folder / "out")
 
 
 # Listening

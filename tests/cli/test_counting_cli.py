@@ -1,6 +1,8 @@
 """The commands on a model that counts: what they print, and what they refuse."""
 
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -60,3 +62,64 @@ def test_thresholds_on_a_count_are_refused(sentio, counter):
     found = sentio("predict", *counter, "--policy", "confidence:0.5")
     assert found.code == 2
     assert "needs a confidence, which this task does not have; use Fixed" in found.err
+
+
+# Trained from data
+
+
+def test_crowds_are_drawn_trained_on_and_measured(sentio, tmp_path):
+    data = tmp_path / "my crowds"
+    size = ("--size", "32x48", "--people", "1:9", "--rate", 8000, "--workers", 1)
+    parts = ("--train", 16, "--validation", 4, "--test", 4)
+    drawn = sentio("simulate", "crowds", *parts, *size, "--condition", "mixed", "--out", data)
+    assert drawn.code == 0
+    assert "train 16 pictures, 1 to" in drawn.out
+    assert f"heads in {data / 'heads.csv'}" in drawn.out
+    told = json.loads(
+        sentio("simulate", "crowds", *parts, *size, "--condition", "mixed", "-o", data, "--json").out
+    )
+    assert told["scenes"] == {"train": 16, "val": 4, "test": 4}
+    assert told["people_in"]["train"] == sum(item.truth.count for item in api.open_data(data).items[:16])
+    assert told["seed"] == 0
+
+    # Without a recipe: a small counter that fits the pictures.
+    found = sentio("train", data, "-o", tmp_path / "counter", "--epochs", 1)
+    assert found.code == 0, found.err
+    assert "measured on 4 validation samples, in persons:" in found.out
+    assert "answers come from final; --policy fixed:V1 or deadline:MS chooses another exit" in found.out
+    assert re.search(
+        r"test \(official, 4 files\): MAE \d+\.\d\d, RMSE \d+\.\d\d persons at exit final", found.out
+    )
+    assert "note: Figures on so few files say little: validation 4, test 4." in found.out
+    proposed = shlex.split(found.out.splitlines()[-1].partition("try: ")[2])
+    assert proposed[:2] == ["sentio", "evaluate"]
+    measured = sentio(*proposed[1:])
+    assert measured.code == 0 and "MAE and RMSE in persons; 4 recordings, 4 windows" in measured.out
+
+
+def test_errors_are_told_by_exit_by_column_and_as_a_report(sentio, trained_counter, crowds, tmp_path):
+    report = tmp_path / "report.html"
+    plain = sentio("evaluate", trained_counter, crowds, "--split", 0, "--by", "condition", "--json")
+    told = json.loads(plain.out)
+    assert (
+        told["mae"] == told["figures"]["mae"] == pytest.approx(told["exits"][-1]["figures"]["mae"], rel=1e-5)
+    )
+    assert [group["name"] for group in told["groups"]] == ["blurred", "clear", "dark", "noisy"]
+    assert sum(group["recordings"] for group in told["groups"]) == 6
+    weighted = sum(group["recordings"] * group["figures"]["mae"] for group in told["groups"]) / 6
+    assert weighted == pytest.approx(told["mae"], rel=1e-5)
+    pytest.importorskip("matplotlib")
+    found = sentio(
+        *("evaluate", trained_counter, crowds, "--split", 0, "--by", "condition", "--report", report)
+    )
+    assert found.code == 0
+    page = report.read_text(encoding="utf-8")
+    assert f"{told['mae']:.2f}" in page and "MAE over cost" in page and "By condition" in page
+    assert "accuracy" not in page.lower().replace("figures in place of accuracy", "")
+
+
+def test_the_log_of_a_training_and_its_answers(sentio, trained_counter, crowds):
+    found = sentio("predict", trained_counter, crowds / "pictures" / "test_0000.png", "--policy", "fixed:V1")
+    assert found.code == 0 and "(person)  exit V1" in found.out
+    log = (trained_counter.with_name("square.run") / "phase-0" / "metrics.csv").read_text().splitlines()
+    assert {"val_mae/V1", "val_mae/final"} <= set(log[0].split(",")) and len(log) == 3
