@@ -225,7 +225,7 @@ def test_a_density_keeps_its_sum_and_its_place():
 
 def test_targets_that_cannot_be_made_say_why(own):
     item = open_data(own).items[0]
-    with pytest.raises(ConfigError, match="front end 'log-mel' makes none; name front end image"):
+    with pytest.raises(ConfigError, match="'log-mel' makes no pictures with heads in them; name image or"):
         Counting().target(item, registry.build("frontend", "log-mel", window=1.0, rate=8000))
     _line(own / "heads.csv", 2, f"{item.name},480,3")
     item = open_data(own).items[0]

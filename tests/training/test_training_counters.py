@@ -284,6 +284,7 @@ def test_the_gradient_is_clipped(crowds, monkeypatch):
             {"task": {"name": "embedding", "options": {"dimension": 3}}},
             "task: 'embedding' is not learnt by a",
         ),
+        ({"frontend": "log-mel"}, "frontend: 'log-mel' makes no pictures with heads in them; name image or"),
         ({"optimiser": {"clip": 0}}, "optimiser.clip: should be greater than 0"),
     ],
 )
@@ -358,6 +359,13 @@ def test_fine_tuning_keeps_all_weights_and_the_front_end(counter, crowds):
     for name, tensor in before.items():
         if tensor.is_floating_point() and "running" not in name:
             assert torch.allclose(tensor, after[name], atol=1e-6), name
+
+
+def test_a_model_that_hears_alone_is_no_start_for_a_counter(crowds):
+    with pytest.raises(
+        ConfigError, match="does not fit 'esc10-sounds': frontend: 'log-mel' makes no pictures"
+    ):
+        train("esc10-sounds", counting(network=None, exits=None, frontend=None), crowds)
 
 
 # Eyes and ears

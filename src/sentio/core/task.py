@@ -104,8 +104,12 @@ class TargetMaker(Task, Protocol):
 
         Raises:
             InputError: what is known about the item cannot be used.
-            ConfigError: the front end is of another kind.
+            ConfigError: the front end is of another kind, see `takes`.
         """
+        ...
+
+    def takes(self, frontend: Any) -> str | None:
+        """What is wrong with a front end for this task, as half a sentence; None if it fits."""
         ...
 
     def fits(self, shape: tuple[int, ...], inputs: Mapping[str, tuple[int, ...]]) -> str | None:

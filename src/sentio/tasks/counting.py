@@ -145,20 +145,23 @@ class Counting:
             InputError: the picture or the annotation cannot be read, or heads lie outside the picture.
             ConfigError: the front end is not one of pictures.
         """
-        placement = getattr(frontend, "placement", None)
-        if placement is None:
-            raise ConfigError(
-                f"Task {self.name!r} learns where heads are in pictures, and front end {frontend.name!r} "
-                "makes none; name front end image"
-            )
+        problem = self.takes(frontend)
+        if problem is not None:
+            raise ConfigError(f"Task {self.name!r} cannot make targets: {problem}")
         size = picture_size(item.source)
-        place, scene = placement(size), item.truth
+        place, scene = frontend.placement(size), item.truth
         if scene.points is not None:
             heads = place.points(_inside(scene.points(), size))
             density = density_map(heads, place.goal, sigma=self.sigma, side=self.side, adaptive=self.adaptive)
             return {"count": np.float32(len(heads)), "density": density}
         density = place.density(scene.density(), size)
         return {"count": np.float32(density.sum(dtype=np.float64)), "density": density}
+
+    def takes(self, frontend: Any) -> str | None:
+        """Front ends of pictures, in which heads have a place."""
+        if hasattr(frontend, "placement"):
+            return None
+        return f"{frontend.name!r} makes no pictures with heads in them; name image or image-and-sound"
 
     def fits(self, shape: tuple[int, ...], inputs: Mapping[str, tuple[int, ...]]) -> str | None:
         """A count ``(1,)``, or a density ``(1, height, width)`` as large as the picture."""

@@ -7,7 +7,7 @@ from typing import Any
 from sentio.core import registry
 from sentio.core.errors import MissingExtraError, SentioError
 from sentio.core.features import FrontEnd
-from sentio.core.task import Task
+from sentio.core.task import TargetMaker, Task
 from sentio.training.copying import augment_problems
 from sentio.training.criterion import problems as loss_problems
 from sentio.training.sections import Recipe
@@ -77,7 +77,7 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
         try:
             frontend = registry.build("frontend", recipe.frontend.name, **recipe.frontend.options)
             shapes = dict(frontend.input_shapes)
-            problems += frontend_problems(recipe, frontend)
+            problems += frontend_problems(recipe, frontend, task)
         except (SentioError, TypeError, ValueError) as error:
             problems.append(f"frontend: {error}")
     if recipe.network is None or "network" in wrong:
@@ -85,14 +85,17 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
     return problems + _built_network(recipe, wrong, shapes, task)
 
 
-def frontend_problems(recipe: Recipe, frontend: FrontEnd) -> list[str]:
-    """What a recipe asks of a front end that has no such setting."""
+def frontend_problems(recipe: Recipe, frontend: FrontEnd, task: Task | None) -> list[str]:
+    """What a recipe asks of a front end that it cannot do; None for a task that is not known."""
     settings, found = frontend.settings(), []
     if recipe.standardise is not None and "mean" not in settings:
         found.append(f"standardise: front end {frontend.name!r} has no mean and std; take standardise out")
     if recipe.data.train_hop is not None and "hop" not in settings:
         found.append(f"data.train_hop: front end {frontend.name!r} has no hop; take train_hop out")
-    if len(frontend.input_shapes) > 1 and "labels" in registry.find("task", recipe.task.name).options():
+    if isinstance(task, TargetMaker):
+        misfit = task.takes(frontend)
+        found += [] if misfit is None else [f"frontend: {misfit}"]
+    elif len(frontend.input_shapes) > 1:
         found += [
             f"augment.{key}: front end {frontend.name!r} gives several inputs, which nothing changes alike; "
             "take it out"

@@ -87,11 +87,13 @@ def pooled(folds: Sequence[Fold]) -> dict[str, Any]:
     accuracy of each fold. Every recording was answered by a model that was not trained on it.
 
     Raises:
-        ConfigError: there are no folds.
+        ConfigError: there are no folds, or their models do not classify.
     """
     if not folds:
         raise ConfigError("There is nothing to pool: no split was trained")
     found = [fold.found for fold in folds]
+    if not all(isinstance(one, Evaluation) for one in found):
+        raise ConfigError("Only figures of classifiers are pooled; look at those of each split")
     counts = np.array([one.recordings for one in found], dtype=float)
 
     def mean(values: Sequence[float | None]) -> float | None:

@@ -101,7 +101,7 @@ def train(
     recipe = complete(recipe, dataset, start)
     split = divide(dataset, recipe.data, recipe.seed)
     frontend = _frontend(recipe, start)
-    if problems := frontend_problems(recipe, frontend):
+    if problems := frontend_problems(recipe, frontend, task):
         raise ConfigError(f"Recipe {recipe.name!r} does not fit {start.name!r}: {'; '.join(problems)}")
     # What is random here draws from PyTorch's own generator; the caller's is left as it was.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
