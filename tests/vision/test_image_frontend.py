@@ -9,7 +9,7 @@ from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError, MissingExtraError
 from sentio.core.features import finished
 from sentio.vision.images import ImageFrontEnd
-from sentio.vision.pictures import read_picture
+from sentio.vision.pictures import picture_size, read_picture
 
 Image = pytest.importorskip("PIL.Image")
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
@@ -221,3 +221,32 @@ def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="Pillow, which image files need"):
         read_picture(path)
     assert ImageFrontEnd(height=12, width=20).prepare(NOISE).inputs.shape == (1, 3, 12, 20)
+
+
+@pytest.mark.parametrize("turn", [None, 1, 3, 6, 8])
+def test_the_size_of_a_file_is_that_of_its_upright_pixels(tmp_path, turn):
+    exif = Image.Exif()
+    if turn is not None:
+        exif[0x0112] = turn
+    path = save(tmp_path / "a.jpg", NOISE, exif=exif)
+    assert picture_size(path) == read_picture(path)[0].shape[:2] == ((20, 12) if turn in (6, 8) else (12, 20))
+    (tmp_path / "b.png").write_bytes(b"nonsense")
+    for name in ("b.png", "none.png"):
+        with pytest.raises(InputError, match="is no image that can be read"):
+            picture_size(tmp_path / name)
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch", "pad"])
+@pytest.mark.parametrize("size", [(12, 20), (24, 40), (9, 31)])
+def test_a_spot_lies_where_the_placement_says(resize, size):
+    """A bright block in the middle third, far enough from the borders that no resize cuts it off."""
+    height, width = size
+    pixels = np.zeros((*size, 3), np.uint8)
+    rows, columns = slice(height // 3, 2 * height // 3), slice(2 * width // 5, 3 * width // 5)
+    pixels[rows, columns] = 255
+    frontend = ImageFrontEnd(height=36, width=36, resize=resize)
+    seen = frontend.prepare(pixels).inputs[0, 0].astype(float)
+    across, down = (np.arange(36) + 0.5) @ seen.sum(0), (np.arange(36) + 0.5) @ seen.sum(1)
+    middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
+    (spot,) = frontend.placement(size).points([middle])
+    assert np.allclose(spot, np.array([across, down]) / seen.sum(), atol=0.35)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sentio.reporting.markup import count, milliseconds, own, percent, policy, table, text
+from sentio.reporting.markup import count, milliseconds, own, percent, plain, policy, table, text
 from sentio.reporting.svg import COLOURS, drawing, inline
 from sentio.training.scoring import Scores
 
@@ -103,7 +103,7 @@ def over_cost(main: Scores) -> str:
         axes.plot(costs, values, "o-", color=COLOURS["blue"], markersize=6, linewidth=1.2)
         for row, cost, value in zip(main.exits, costs, values, strict=True):
             place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(row.name, (cost, value), color=COLOURS["ink"], **place)
+            axes.annotate(plain(row.name), (cost, value), color=COLOURS["ink"], **place)
         axes.set_xlim(0.0, 1.12 * max(costs) or 1.0)
         axes.set_ylim(0.0, 1.25 * max(values) or 1.0)
         axes.grid(True)

@@ -87,13 +87,26 @@ def _pictures(dataset: Dataset) -> NamedSection:
     Pictures of another shape get a black margin, so that no head is cut off.
     """
     places = np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).astype(int)
-    sizes = np.array([picture_size(dataset.items[place].source) for place in places])
-    height, width = np.median(sizes, axis=0)
+    found = [size for place in places if (size := _size(dataset.items[place])) is not None]
+    if not found:
+        name = dataset.items[places[0]].name
+        raise InputError(
+            f"No file of {dataset.root} that was looked at can be read as a picture, e.g. {name}"
+        )
+    height, width = np.median(np.array(found), axis=0)
     scale = min(1.0, LONGEST_SIDE / max(height, width))
     sides = {
         name: max(16, 8 * round(side * scale / 8)) for name, side in (("height", height), ("width", width))
     }
     return NamedSection(name="image", options={**sides, "resize": "pad"})
+
+
+def _size(item: Item) -> tuple[int, int] | None:
+    """None for a file that cannot be read; computing the features reports all of them at once."""
+    try:
+        return picture_size(item.source)
+    except InputError:
+        return None
 
 
 def _frontend(dataset: Dataset) -> NamedSection:

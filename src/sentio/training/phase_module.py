@@ -276,11 +276,12 @@ class PhaseModule(L.LightningModule):
         change = self.recipe.augment
         picture = x[MAIN] if isinstance(x, Mapping) else x
         if change.flip:
-            over = [targets[name][:, None] for name in self.task.maps]
-            widths = [picture.shape[1], *(len(self.task.maps) * [1])]
+            maps = [name for name in self.task.maps if name in targets]
+            over = [targets[name][:, None] for name in maps]
+            widths = [picture.shape[1], *(len(maps) * [1])]
             both = images.horizontal_flip(torch.cat([picture, *over], 1), change.flip, generator)
             picture, *over = both.split(widths, 1)
-            targets = {**targets, **{n: m[:, 0] for n, m in zip(self.task.maps, over, strict=True)}}
+            targets = {**targets, **{n: m[:, 0] for n, m in zip(maps, over, strict=True)}}
         if change.colour:
             picture = images.colour_jitter(picture, change.colour, generator)
         return ({**x, MAIN: picture} if isinstance(x, Mapping) else picture), targets
