@@ -6,8 +6,10 @@ import pytest
 from sentio.audio import io
 from sentio.core import registry
 from sentio.core.errors import ArtifactError, ConfigError, InputError
+from sentio.core.features import Prepared
 from sentio.core.task import TargetMaker
 from sentio.data.crowd_tables import read_crowd_tables
+from sentio.data.features import features, with_targets
 from sentio.data.readers import open_data
 from sentio.data.simulate.crowd import CONDITIONS, crowd_picture
 from sentio.data.simulate.crowd_files import render_crowds
@@ -254,3 +256,44 @@ def test_what_an_exit_gives_fits_or_is_told():
     assert fits((1,), inputs) is None and fits((1, 64, 96), inputs) is None
     assert "as large as the picture, 64x96" in fits((1, 8, 12), inputs)
     assert "build it with classes=1" in fits((2,), inputs)
+
+
+class Halves:
+    """Two windows of every picture, the second one later."""
+
+    name, input_shapes = "halves", {"main": (1, 2)}
+
+    def settings(self):
+        return {}
+
+    def prepare(self, source, *, hop=None):
+        values = np.arange(4, dtype=np.float32).reshape(2, 1, 2)
+        return Prepared(values, np.array([0.0, 1.5]), np.array([2.0, 3.5]), np.zeros(2, bool))
+
+
+class Spans(Counting):
+    """Learns when each window is; knows nothing of the later half of one picture."""
+
+    bad = None
+
+    def target(self, item, frontend, span):
+        if item.name == self.bad and span[0] > 1:
+            raise InputError("its later half is torn")
+        return {"span": np.array(span), "count": np.float32(item.truth.count)}
+
+
+def test_each_window_gets_the_target_of_its_own_time(rendered, tmp_path):
+    data, task = open_data(rendered), Spans()
+    for _ in range(2):  # computed, then from the cache
+        prepared = features(data, Halves(), cache=tmp_path)
+        found = with_targets(prepared, data, task, Halves())
+        assert found.targets["span"].tolist() == [[0.0, 2.0], [1.5, 3.5]] * 10
+        assert found.select([3]).times.tolist() == [[0.0, 2.0], [1.5, 3.5]]
+        assert found.targets["count"].tolist() == [item.truth.count for item in data.items for _ in range(2)]
+    task.bad = data.items[1].name
+    with pytest.raises(InputError, match=r"1 of 10 annotations of .* \(its later half is torn\)"):
+        with_targets(prepared, data, task, Halves())
+    found = with_targets(prepared, data, task, Halves(), skip_bad=True)
+    assert found.rows.tolist() == [row for row in range(10) if row != 1 for _ in range(2)]
+    assert len(found.targets["count"]) == len(found) == 18
+    assert found.notes == (f"Skipped {task.bad} (its later half is torn).",)

@@ -95,12 +95,13 @@ class TargetMaker(Task, Protocol):
     #: targets that lie over the picture, ``(batch, height, width)``, and are mirrored with it
     maps: tuple[str, ...]
 
-    def target(self, item: Any, frontend: Any) -> dict[str, NDArray[Any]]:
-        """What is learnt of one item of a data set, by name, without a batch axis.
+    def target(self, item: Any, frontend: Any, span: tuple[float, float]) -> dict[str, NDArray[Any]]:
+        """What is learnt of one window of an item of a data set, by name, without a batch axis.
 
         Args:
             item: a `sentio.data.dataset.Item`.
             frontend: what makes its features, which the targets have to follow.
+            span: start and end of the window in the item's recording, in seconds.
 
         Raises:
             InputError: what is known about the item cannot be used.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sentio.core.features import FrontEnd, arrays_of
 from sentio.data.dataset import Dataset
 
-FORMAT = 1
+FORMAT = 2
 #: the array of the features, or what the names of several begin with
 INPUTS = "inputs"
 
@@ -34,6 +34,7 @@ class Stored:
     silent: NDArray[np.bool_]
     item_notes: dict[int, tuple[str, ...]]
     notes: tuple[str, ...]
+    times: NDArray[np.float64] | None = None
 
 
 def key(
@@ -79,7 +80,11 @@ def load(folder: Path, key: str, items: int) -> tuple[Stored | None, list[str]]:
         # allow_pickle=False: reading a cache that somebody else wrote must not run code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             stored = Stored(
-                _inputs(arrays), arrays["rows"], arrays["silent"], *_notes(bytes(arrays["notes"]))
+                _inputs(arrays),
+                arrays["rows"],
+                arrays["silent"],
+                *_notes(bytes(arrays["notes"])),
+                times=arrays.get("times"),
             )
         if _fits(stored, items):
             return stored, []
@@ -107,6 +112,7 @@ def save(folder: Path, key: str, stored: Stored) -> list[str]:
                 **{f"{INPUTS}.{name}" if name else INPUTS: array for name, array in inputs.items()},
                 rows=stored.rows,
                 silent=stored.silent,
+                **({} if stored.times is None else {"times": stored.times}),
                 notes=np.frombuffer(notes, dtype=np.uint8),
             )
             file.flush()
@@ -154,6 +160,7 @@ def _fits(stored: Stored, items: int) -> bool:
         all(array.dtype in (np.float32, np.uint8) and len(array) == count for array in arrays)
         and stored.rows.dtype == np.int64
         and stored.silent.dtype == np.bool_
+        and (stored.times is None or (stored.times.shape == (count, 2) and stored.times.dtype == np.float64))
         and stored.rows.shape == stored.silent.shape == (count,)
         and count > 0
         and int(stored.rows.min()) >= 0

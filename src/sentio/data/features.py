@@ -33,6 +33,7 @@ class FeatureSet:
         silent: windows that hold no signal, shape ``(n,)``.
         item_notes: item -> what was odd about its file and how it was met.
         notes: the same about the set as a whole: skipped files, a cache that could not be used.
+        times: start and end of each window in its recording, in seconds, ``(n, 2)``; None where nobody says.
     """
 
     inputs: Any
@@ -41,6 +42,7 @@ class FeatureSet:
     silent: NDArray[np.bool_]
     item_notes: dict[int, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    times: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +62,7 @@ class FeatureSet:
             targets=rows_of(self.targets, keep),
             rows=self.rows[keep],
             silent=self.silent[keep],
+            times=None if self.times is None else self.times[keep],
         )
 
 
@@ -110,13 +113,14 @@ def features(
         silent=stored.silent,
         item_notes=stored.item_notes,
         notes=(*stored.notes, *notes),
+        times=stored.times,
     )
 
 
 def with_targets(
     prepared: FeatureSet, dataset: Dataset, task: TargetMaker, frontend: FrontEnd, *, skip_bad: bool = False
 ) -> FeatureSet:
-    """The same windows with the targets that a task makes of their items.
+    """The same windows with the targets that a task makes of what is known about their items.
 
     Args:
         prepared: of this data set.
@@ -130,18 +134,22 @@ def with_targets(
     """
     if dataset.truth != task.truth:
         raise InputError(
-            f"{dataset.root} holds {dataset.truth}, and task {task.name!r} learns from {task.truth}; name "
-            "another task or other data"
+            f"{dataset.root} holds {dataset.truth}, and task {task.name!r} learns from {task.truth}; take "
+            "other data, or another task"
         )
-    made: dict[int, dict[str, NDArray[Any]]] = {}
+    spans = np.tile([0.0, np.inf], (len(prepared), 1)) if prepared.times is None else prepared.times
+    made: list[tuple[int, dict[str, NDArray[Any]]]] = []
     bad: dict[int, str] = {}
-    for place in np.unique(prepared.rows).tolist():
+    for place, (start, end) in zip(prepared.rows.tolist(), spans.tolist(), strict=True):
+        if place in bad:
+            continue
         item = dataset.items[place]
         try:
-            made[place] = task.target(item, frontend)
+            made.append((place, task.target(item, frontend, (start, end))))
         except InputError as error:
             bad[place] = f"{item.name} ({_reason(error, item.source)})"
-    if bad and (not skip_bad or not made):
+    kept = [target for place, target in made if place not in bad]
+    if bad and (not skip_bad or not kept):
         advice = "correct or remove them"
         if not skip_bad:
             advice += ", or leave them out with --skip-bad (skip_bad=True)"
@@ -151,8 +159,7 @@ def with_targets(
         )
     if bad:
         prepared = prepared.windows(~np.isin(prepared.rows, list(bad)))
-    places = prepared.rows.tolist()
-    targets = {name: np.stack([made[place][name] for place in places]) for name in made[places[0]]}
+    targets = {name: np.stack([one[name] for one in kept]) for name in kept[0]}
     notes = (*prepared.notes, *(f"Skipped {text}." for text in bad.values()))
     return replace(prepared, targets=targets, notes=notes)
 
@@ -166,6 +173,7 @@ def _compute(
 ) -> feature_cache.Stored:
     inputs: list[Any] = []
     silent: list[NDArray[np.bool_]] = []
+    times: list[NDArray[np.float64]] = []
     places: list[int] = []
     item_notes: dict[int, tuple[str, ...]] = {}
     bad: list[tuple[str, str]] = []
@@ -180,6 +188,7 @@ def _compute(
         else:
             inputs.append(each(prepared.inputs, _kept))
             silent.append(prepared.silent.astype(bool, copy=False))
+            times.append(np.stack([prepared.starts, prepared.ends], axis=1).astype(np.float64, copy=False))
             places += [place] * len(prepared)
             if prepared.notes:
                 item_notes[place] = tuple(prepared.notes)
@@ -197,6 +206,7 @@ def _compute(
         inputs=_joined(inputs),
         rows=np.array(places, dtype=np.int64),
         silent=np.concatenate(silent),
+        times=np.concatenate(times),
         item_notes=item_notes,
         notes=tuple(f"Skipped {name} ({reason})." for name, reason in bad),
     )

@@ -132,7 +132,9 @@ class Counting:
             "adaptive": self.adaptive,
         }
 
-    def target(self, item: Any, frontend: Any) -> dict[str, NDArray[Any]]:
+    def target(
+        self, item: Any, frontend: Any, span: tuple[float, float] = (0.0, 0.0)
+    ) -> dict[str, NDArray[Any]]:
         """``count``, float32, and ``density``, float32 ``(height, width)`` over the front end's picture.
 
         Heads that the front end cuts off do not count. A published density is scaled with its sum kept.
@@ -140,6 +142,7 @@ class Counting:
         Args:
             item: its ``source`` is a picture and its ``truth`` a `sentio.data.crowds.CrowdScene`.
             frontend: has ``placement``, as `sentio.vision.images.ImageFrontEnd` does.
+            span: a picture has none.
 
         Raises:
             InputError: the picture or the annotation cannot be read, or heads lie outside the picture.
