@@ -132,7 +132,7 @@ def export(
             facts["step"] = printing.step_input(model.frontend, steps.hop)
         printing.as_json(facts)
         return
-    print(printing.exported(result, str(out)))
+    print(printing.exported(result, str(out), classifies=hasattr(model.task, "labels")))
     if steps is not None:
         takes = printing.step_input(model.frontend, steps.hop)
         samples = f", or {takes['samples']} samples at {takes['rate']} Hz" if takes["samples"] else ""

@@ -152,7 +152,7 @@ def shipped(facts: dict[str, Any]) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def exported(result: Exported, out: str) -> str:
+def exported(result: Exported, out: str, *, classifies: bool = True) -> str:
     """What an export wrote: bytes of each graph, how far it is from PyTorch, and what int8 costs."""
     found = result.int8
     if found is None:
@@ -163,7 +163,8 @@ def exported(result: Exported, out: str) -> str:
             pairs = [found[what].get(key) for what in ("bytes", "weight_bytes")]
             cells = [f"{size:,}" if pair is None else f"{pair[0]:,} -> {pair[1]:,}" for pair in pairs]
             lines.append(f"{key:32} {cells[0]:>20} {cells[1] if pairs[1] else '':>20}".rstrip())
-    lines.append(f"probabilities differ from PyTorch by at most {result.difference:.1e}")
+    what = "probabilities differ" if classifies else "answers, as shares of the largest, differ"
+    lines.append(f"{what} from PyTorch by at most {result.difference:.1e}")
     if result.rounding is not None:
         lines.append(f"and by at most {result.rounding:.1e} from those before rounding to float16")
     if found is not None:
