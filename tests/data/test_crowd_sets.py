@@ -297,3 +297,12 @@ def test_each_window_gets_the_target_of_its_own_time(rendered, tmp_path):
     assert found.rows.tolist() == [row for row in range(10) if row != 1 for _ in range(2)]
     assert len(found.targets["count"]) == len(found) == 18
     assert found.notes == (f"Skipped {task.bad} (its later half is torn).",)
+
+
+def test_a_zip_of_crowds_is_the_same_data(rendered, zipped, tmp_path):
+    data = open_data(zipped(rendered, tmp_path / "square.zip", "square/"))
+    plain = open_data(rendered)
+    assert (data.name, data.truth) == ("square", "heads")
+    assert [item.name for item in data.items] == [item.name for item in plain.items]
+    assert np.array_equal(data.items[4].truth.pixels(), plain.items[4].truth.pixels())
+    assert data.items[4].beside["audio"].is_file()
