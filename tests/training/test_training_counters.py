@@ -24,7 +24,7 @@ from sentio.training.batches import Arrays
 from sentio.training.defaults import complete, counter_recipe
 from sentio.training.evaluation import evaluate
 from sentio.training.phase_module import PhaseModule
-from sentio.training.recipe import read_recipe
+from sentio.training.recipe import Recipe, read_recipe
 from sentio.training.task_of_recipe import build_task
 from sentio.training.training import train
 from sentio.vision.density_picture import write_png
@@ -300,6 +300,13 @@ def test_a_recipe_without_a_goal_stays_valid_however_it_is_passed_on():
         assert read_recipe(again).calibration == recipe.calibration
     assert read_recipe({"name": "labels"}).calibration.goals() == {"accuracy_drop": 0.01}
     assert read_recipe(read_recipe({"name": "labels"})).calibration.goals() == {"accuracy_drop": 0.01}
+    assert read_recipe(Recipe.model_validate(counting())).calibration == recipe.calibration
+    default = counter_recipe("c")
+    with pytest.raises(
+        ConfigError, match=r"is not valid: calibration\.mean_macs: outputs of task 'counting'"
+    ):
+        read_recipe(default, calibration__mean_macs=1e6)
+    assert read_recipe(default, task__options__sigma=2.0).task.name == "counting"
 
 
 def test_a_technique_by_classes_is_refused_for_a_network_of_ones_own_too(crowds):

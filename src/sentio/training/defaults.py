@@ -59,6 +59,7 @@ def counter_recipe(name: str) -> Recipe:
             "optimiser": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "clip": 5.0},
             "schedule": {"name": "one-cycle", "every": "step"},
             "augment": {"flip": 0.5},
+            "calibration": {"temperature": False},
             "epochs": 30,
             "batch": 16,
         }

@@ -34,6 +34,9 @@ def read_recipe(source: str | Path | Mapping[str, Any] | Recipe, **changes: Any)
     for path, value in changes.items():
         if value is not None:
             _set(values, path.split("__"), value)
+    stated = any(path.startswith("calibration") for path in changes)
+    if isinstance(source, Recipe) and not stated and "calibration" not in source.model_fields_set:
+        del values["calibration"]  # a goal that nobody stated is none of a task that cannot have one
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -109,8 +112,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _values(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[dict[str, Any], str]:
     if isinstance(source, Recipe):
-        # What nobody stated stays so: some defaults are other ones for other tasks.
-        return source.model_dump(exclude_unset=True), f"Recipe {source.name!r}"
+        return source.model_dump(), f"Recipe {source.name!r}"
     if isinstance(source, Mapping):
         return {**source}, f"Recipe {source.get('name', 'without a name')!r}"
     path = Path(source)
