@@ -105,10 +105,11 @@ def main() -> None:
                             linear.append(peer(fold.model, data, str(Path(work) / "features")))
                 found[name].append(row)
                 print(f"seed {seed}  {name}: {shown(row)}  {time.perf_counter() - begun:.0f} s", flush=True)
-    table(found, linear, options.epochs, options.splits)
-    if options.json:
-        facts = {"machine": machine(), "epochs": options.epochs, "splits": options.splits, "last exit": found}
-        options.json.write_text(json.dumps(facts, indent=1))
+            # After every seed, so that a long run that is stopped has said something.
+            table(found, linear, options.epochs, options.splits)
+            if options.json:
+                facts = {"machine": machine(), "epochs": options.epochs, "splits": options.splits}
+                options.json.write_text(json.dumps(facts | {"last exit": found}, indent=1))
 
 
 def run(

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from sentio.core.errors import ArtifactError, CancelledError, ConfigError, MissingProgramError
+from sentio.core.errors import (
+    ArtifactError,
+    CancelledError,
+    ConfigError,
+    MissingProgramError,
+    UnknownNameError,
+)
 from sentio.data.readers import open_data
 from sentio.data.simulate.words import render_words
 
@@ -35,15 +41,33 @@ else:
         sys.stdout.buffer.write(out.getvalue())
 """
 
+FLITE = """#!{python}
+import sys, io
+import numpy as np, soundfile
+arguments = sys.argv[1:]
+if arguments == ["--version"]:
+    print("  Somebody\\n  version: flite-9.9 Sep 2018 (somewhere)")
+elif arguments == ["-lv"]:
+    print("Voices available: kal kal16 slt ")
+else:
+    settings = dict(text.split("=") for text in arguments if "=" in text)
+    hertz, stretch = float(settings["int_f0_target_mean"]), float(settings["duration_stretch"])
+    tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(8000 * stretch)) / 16000)
+    out = io.BytesIO()
+    soundfile.write(out, tone, 16000, format="WAV")
+    sys.stdout.buffer.write(out.getvalue())
+"""
+
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """A stand-in for espeak-ng, alone on the path."""
+    """Stand-ins for espeak-ng and flite, alone on the path."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    file = folder / "espeak-ng"
-    file.write_text(STAND_IN.format(python=sys.executable))
-    file.chmod(0o755)
+    for name, text in (("espeak-ng", STAND_IN), ("flite", FLITE)):
+        file = folder / name
+        file.write_text(text.format(python=sys.executable))
+        file.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
 
 
@@ -72,7 +96,31 @@ def test_words_become_clips_cut_to_the_word(program, tmp_path):
         assert row["voice"] in ("en-us+f1", "en-gb+f1"), "every accent, only voices that somebody has"
         assert row["word"] == {"0": "zero", "stop": "stop"}[row["label"]]
     assert len({row["words_a_minute"] for row in rows(folder)}) > 1
-    assert json.loads((folder / "simulation.json").read_text())["program"] == "stand-in 1.0"
+    assert json.loads((folder / "simulation.json").read_text())["programs"] == ["espeak-ng: stand-in 1.0"]
+    assert {(row["program"], row["size"]) for row in rows(folder)} == {("espeak-ng", "1.000")}
+
+
+def test_several_programs_speak_and_speakers_differ_in_size(program, tmp_path):
+    both = ("espeak-ng", "flite")
+    folder = render_words(tmp_path / "w", ["yes", "no"], per_word=20, rate=8000, programs=both, sizes=0.25)
+    found = rows(folder)
+    assert {row["program"] for row in found} == set(both)
+    assert {row["voice"] for row in found if row["program"] == "flite"} == {"kal16", "slt"}, (
+        "one of a speaker"
+    )
+    sizes = np.array([float(row["size"]) for row in found])
+    assert 0.8 <= sizes.min() < 0.9 and 1.1 < sizes.max() <= 1.25
+    for row in found:
+        samples, rate = soundfile.read(folder / "audio" / row["filename"])
+        pace = int(row["words_a_minute"])
+        spoken = 40 / pace if row["program"] == "espeak-ng" else 0.5 * 170 / pace
+        # Each stand-in says a tone of one length, and a larger speaker is slowed down again.
+        assert len(samples) / rate == pytest.approx(spoken, rel=0.02, abs=0.07)
+        if row["program"] == "flite":
+            spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 32768))
+            voice = {"kal16": 105.0, "slt": 175.0}[row["voice"]] * 2 ** ((int(row["pitch"]) - 50) / 100)
+            assert spectrum.argmax() * rate / 32768 == pytest.approx(voice / float(row["size"]), rel=0.02)
+    assert json.loads((folder / "simulation.json").read_text())["programs"][1] == "flite: flite-9.9"
 
 
 def test_a_seed_decides_and_a_finished_folder_is_left(program, tmp_path):
@@ -99,10 +147,16 @@ def test_bad_input_is_refused_in_one_sentence(program, tmp_path):
         ({"per_word": 0}, "at least 1 clip per word"),
         ({"language": "xx"}, "does not speak 'xx'"),
         ({"rate": 100}, "rate must be from 8000"),
+        ({"sizes": 0.6}, "differ in size by 0 to 0.5, got 0.6"),
+        ({"programs": ()}, "at least one program"),
+        ({"programs": ("flite", "flite")}, "each named once"),
+        ({"programs": ("flite",), "language": "de"}, "flite speaks English, not 'de'"),
         ({"words": ("yes", "unsayable")}, "does not say 'unsayable' with voice"),
     ):
         with pytest.raises(ConfigError, match=message):
             ask(**options)
+    with pytest.raises(UnknownNameError, match="did you mean 'flite'"):
+        ask(programs=("fflite",))
     with pytest.raises(CancelledError, match="after 0 of 2 words"):
         render_words(tmp_path / "y", ["yes", "no"], per_word=1, cancel=lambda: True)
 
@@ -123,3 +177,12 @@ def test_the_program_itself_says_words(tmp_path):
     for row in rows(folder):
         samples, _ = soundfile.read(folder / "audio" / row["filename"])
         assert 0.1 < len(samples) / 16000 < 1.5 and samples.std() > 0.02
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="the program flite is not installed")
+def test_flite_itself_says_words(tmp_path):
+    folder = render_words(tmp_path / "w", ["yes", "no"], per_word=6, programs=["flite"], sizes=0.2)
+    assert {row["voice"] for row in rows(folder)} <= {"awb", "kal16", "rms", "slt"}
+    for row in rows(folder):
+        samples, _ = soundfile.read(folder / "audio" / row["filename"])
+        assert 0.1 < len(samples) / 16000 < 2 and samples.std() > 0.02

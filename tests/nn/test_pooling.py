@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentio.nn.pooling import MaxMeanHead
+from sentio.nn.pooling import BandsHead, MaxMeanHead
 
 torch.set_num_threads(1)
 
@@ -42,3 +42,12 @@ def test_without_a_hidden_layer_it_is_linear_in_what_is_pooled():
     want = head.fc2(frames.amax(2) + frames.mean(2))
     torch.testing.assert_close(head(x), want)
     assert sum(p.numel() for p in head.parameters()) == 3 * 4 + 4
+
+
+def test_bands_are_told_apart_and_frames_are_not():
+    head = BandsHead(3, 5, 4, dropout=0.5).eval()
+    x = torch.randn(2, 3, 6, 5)
+    torch.testing.assert_close(head(x), head.fc(x.mean(2).reshape(2, 15)))
+    torch.testing.assert_close(head(x.flip(2)), head(x))
+    assert not torch.allclose(head(x.flip(3)), head(x))
+    assert sum(p.numel() for p in head.parameters()) == 15 * 4 + 4

@@ -118,6 +118,7 @@ def clips(
     epilog=examples(
         "sentio simulate words yes no stop --per-word 300 --out my-words",
         "sentio simulate words 0=zero 1=one 2=two --per-word 1000 --rate 8000 --out digits",
+        "sentio simulate words yes no --program espeak-ng --program flite --sizes 0.2 --out words",
         "sentio simulate words ja nein --language de --out words",
     )
 )
@@ -130,6 +131,16 @@ def words(
     language: Annotated[
         str, typer.Option(metavar="NAME", help="en in its accents, or one that espeak-ng knows.")
     ] = "en",
+    programs: Annotated[
+        list[str],
+        typer.Option(
+            "--program", metavar="NAME", help="Who speaks: espeak-ng, flite (English only); may be repeated."
+        ),
+    ] = ["espeak-ng"],  # noqa: B006
+    sizes: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="How much larger or smaller speakers are than a voice, at most."),
+    ] = 0.0,
     seed: Seed = 0,
     rate: Rate = 16000,
     workers: Workers = None,
@@ -137,7 +148,7 @@ def words(
 ) -> None:
     """Let many synthetic voices say words, to train a keyword spotter on.
 
-    Needs the program espeak-ng. Writes audio/ and meta.csv, which sentio train takes.
+    Needs the program espeak-ng, or those that are named. Writes audio/ and meta.csv for sentio train.
     """
     from sentio.data.simulate.words import render_words
     from sentio.training.progress import counter
@@ -149,6 +160,8 @@ def words(
             {label: word if sign else label for label, sign, word in pairs},
             per_word=per_word,
             language=language,
+            programs=programs,
+            sizes=sizes,
             seed=seed,
             rate=rate,
             workers=workers,

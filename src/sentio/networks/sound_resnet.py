@@ -13,7 +13,7 @@ from sentio.core.staged import Staged
 from sentio.networks.resnet import BasicBlock
 from sentio.nn.conv import conv_bn_act
 from sentio.nn.init import he_init
-from sentio.nn.pooling import MaxMeanHead
+from sentio.nn.pooling import BandsHead, MaxMeanHead
 
 
 @register(
@@ -31,6 +31,7 @@ def sound_resnet(
     blocks: Sequence[int] | None = None,
     kernel: int = 3,
     hidden: bool = True,
+    bands: int | None = None,
     dropout: float = 0.3,
 ) -> Staged:
     """Windows of sound in 116,690 parameters and 24.8 M MACs: a stem and three residual blocks.
@@ -48,6 +49,8 @@ def sound_resnet(
         kernel: side of the stem's kernels, odd.
         hidden: whether the head has a layer before the last. Without it a new head, which a fine-tuning to
             other classes begins with, is little to learn.
+        bands: of the input, for a head that tells them apart: the mean over time alone, then one linear
+            layer. By default they are averaged, and any number will do.
         dropout: before each linear layer.
     """
     widths = (2 * width, width * 11 // 4, 4 * width) if blocks is None else tuple(blocks)
@@ -66,11 +69,21 @@ def sound_resnet(
         layers = [("pool", nn.AvgPool2d(2))] if number == len(widths) else []
         stages[f"block{number}"] = nn.Sequential(OrderedDict([*layers, ("residual", block)]))
         channels = out_channels
-    stages["head"] = MaxMeanHead(channels, classes, dropout=dropout, hidden=hidden)
+    if bands is None:
+        stages["head"] = MaxMeanHead(channels, classes, dropout=dropout, hidden=hidden)
+    else:
+        stages["head"] = BandsHead(channels, _bands_behind(bands), classes, dropout=dropout)
     for name, stage in stages.items():
-        if name != "head" or hidden:
+        if name != "head" or (hidden and bands is None):
             he_init(stage)
-    return Staged(stages, input_shapes={"main": (in_channels, 101, 64)})
+    return Staged(stages, input_shapes={"main": (in_channels, 101, 64 if bands is None else bands)})
+
+
+def _bands_behind(bands: int) -> int:
+    """What the last block makes of so many bands: a stride and two averages of pairs."""
+    if bands < 8:
+        raise ConfigError(f"Option 'bands' of sound-resnet must be at least 8, got {bands!r}")
+    return (bands + 1) // 2 // 2 // 2
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming import Form, PerFrame, streams
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import WindowPool
 
@@ -44,3 +44,28 @@ def _max_mean_head(head: MaxMeanHead) -> Form:
     pool = WindowPool("max", "mean", others="mean")
     before = (head.drop1, head.fc1, head.relu) if head.hidden else ()
     return Chain(pool, *before, head.drop2, head.fc2)
+
+
+class BandsHead(nn.Module):
+    """Mean over time alone, then one linear layer that tells the bands apart: to ``(batch, classes)``.
+
+    Takes ``(batch, channels, time, bands)`` of any time. Where sounds differ in which bands they fill, as
+    vowels do, a mean over frequency leaves that to the channels.
+
+    Args:
+        channels, bands, classes: of input and output.
+        dropout: before the linear layer.
+    """
+
+    def __init__(self, channels: int, bands: int, classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels * bands, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(x.mean(dim=2).flatten(1)))
+
+
+@streams(BandsHead)
+def _bands_head(head: BandsHead) -> Form:
+    return Chain(WindowPool("mean", others=None), PerFrame(lambda x: x.flatten(1)), head.drop, head.fc)

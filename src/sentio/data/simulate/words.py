@@ -1,11 +1,9 @@
-"""Spoken words in many voices, by the speech synthesiser eSpeak NG: keywords to start from."""
+"""Spoken words in many voices, by speech synthesisers: keywords to start from."""
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,23 +15,19 @@ from numpy.typing import NDArray
 
 from sentio import __version__
 from sentio.audio.io import from_array, resample, to_mono
-from sentio.core.errors import ArtifactError, CancelledError, ConfigError, MissingProgramError
+from sentio.core.errors import ArtifactError, CancelledError, ConfigError
 from sentio.data.processes import cores
 from sentio.data.simulate.jobs import write
 from sentio.data.simulate.rendering import SETTINGS, begun, check_settings, stems, table
+from sentio.data.simulate.synthesisers import SYNTHESISERS, installed
 
-PROGRAM = "espeak-ng"
-#: ways of speaking a language
-ACCENTS: dict[str, tuple[str, ...]] = {
-    "en": ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029"),
-}
-#: variants of a voice that nobody speaks with
-UNNATURAL = frozenset({"fast", "whisper", "whisperf", "demonic"})
-#: words a minute, the program's pitch from 0 to 99, and dB of noise below the word
+#: words a minute, pitch from 0 to 99, and dB of noise below the word
 PACES, PITCHES, SNR = (100, 260), (10, 95), (15.0, 45.0)
 #: what is left before and after the word, s, and how much fainter than its peak its ends are
 MARGIN, ENDS = 0.03, 0.02
-META = ("filename", "label", "word", "voice", "words_a_minute", "pitch", "snr_db")
+META = ("filename", "label", "word", "program", "voice", "words_a_minute", "pitch", "size", "snr_db")
+#: of a speaker, at most so many times larger or smaller than the voice
+MOST_SIZE = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,9 +36,10 @@ class Spoken:
 
     Args:
         filename, label, word: where it goes, its class, and what is said.
-        voice: as the program names it.
+        program, voice: who says it, the voice as the program names it.
         pace: words a minute.
         pitch: from 0 to 99.
+        size: of the speaker, over the voice's own: lowers pitch and formants alike.
         snr: dB of white noise below it.
         key: of the noise.
     """
@@ -52,9 +47,11 @@ class Spoken:
     filename: str
     label: str
     word: str
+    program: str
     voice: str
     pace: int
     pitch: int
+    size: float
     snr: float
     key: tuple[int, ...]
 
@@ -65,6 +62,8 @@ def render_words(
     *,
     per_word: int,
     language: str = "en",
+    programs: Sequence[str] = ("espeak-ng",),
+    sizes: float = 0.0,
     seed: int = 0,
     rate: int = 16000,
     workers: int | None = None,
@@ -74,14 +73,18 @@ def render_words(
     """Words said by many synthetic voices: data for a keyword spotter to start from.
 
     Writes ``audio/WORD_0000.wav`` and so on, cut to the word, ``meta.csv`` and ``simulation.json``;
-    `sentio.open_data` takes the folder. Voices, paces and pitches are drawn at random from all that the
-    program has for the language; the same version of it gives the same files.
+    `sentio.open_data` takes the folder. Voices, paces and pitches are drawn at random from all that a
+    program has for the language, each program as often; the same versions give the same files.
 
     Args:
         out: a folder, made if it is not there.
         words: what is said; or label -> what is said, where they are not the same.
         per_word: clips of each word.
-        language: ``en`` in all its accents, or any language or accent that the program knows.
+        language: ``en`` in all its accents, or any language or accent that the programs know.
+        programs: ``espeak-ng``, in hundreds of voices that no person has, and ``flite``, in four that persons
+            lent (English only).
+        sizes: how much larger or smaller than a voice its speakers are at most, up to 0.5: pitch and formants
+            are lowered or raised by a factor drawn from 1 / (1 + sizes) to 1 + sizes.
         seed: of all that is random.
         rate: samples per second, 8000 to 48000.
         workers: programs at once; by default one per core.
@@ -92,8 +95,9 @@ def render_words(
         The folder.
 
     Raises:
-        MissingProgramError: eSpeak NG is not installed.
-        ConfigError: a setting is not possible, or the program does not know the language or say the word.
+        UnknownNameError: no such program here.
+        MissingProgramError: a program is not installed.
+        ConfigError: a setting is not possible, or a program does not know the language or say the word.
         ArtifactError: the folder holds something else, or cannot be written.
         CancelledError: ``cancel`` said so.
     """
@@ -102,32 +106,42 @@ def render_words(
         raise ConfigError(f"A keyword spotter needs at least two words to tell apart, got {list(said)}")
     if per_word < 1:
         raise ConfigError(f"There must be at least 1 clip per word, got {per_word!r}")
+    if not 0.0 <= sizes <= MOST_SIZE:
+        raise ConfigError(f"Speakers differ in size by 0 to {MOST_SIZE}, got {sizes!r}")
     check_settings(seed, rate, workers)
     folder = Path(out)
-    voices, version = _voices(language)
+    speakers = installed(programs)
+    voices = {speaker.program: speaker.voices(language) for speaker in speakers}
     draw = np.random.default_rng(seed)
-    jobs = [
-        Spoken(
-            f"{stem}_{number:04d}.wav",
-            label,
-            said[label],
-            str(draw.choice(voices)),
-            int(draw.integers(*PACES)),
-            int(draw.integers(*PITCHES)),
-            float(draw.uniform(*SNR)),
-            (seed, place, number),
-        )
-        for place, (label, stem) in enumerate(zip(said, stems(list(said)), strict=True))
-        for number in range(per_word)
-    ]
+    jobs = []
+    for place, (label, stem) in enumerate(zip(said, stems(list(said)), strict=True)):
+        for number in range(per_word):
+            program = (
+                speakers[int(draw.integers(len(speakers)))].program if len(speakers) > 1 else programs[0]
+            )
+            jobs.append(
+                Spoken(
+                    f"{stem}_{number:04d}.wav",
+                    label,
+                    said[label],
+                    program,
+                    str(draw.choice(voices[program])),
+                    int(draw.integers(*PACES)),
+                    int(draw.integers(*PITCHES)),
+                    _size(sizes, draw),
+                    float(draw.uniform(*SNR)),
+                    (seed, place, number),
+                )
+            )
     settings = {
         "format": 1,
         "sentio": __version__,
-        "program": version,
+        "programs": [f"{speaker.program}: {speaker.version()}" for speaker in speakers],
         "kind": "words",
         "words": said,
         "per_word": per_word,
         "language": language,
+        "sizes": sizes,
         "seed": seed,
         "rate": rate,
         "samples": None,
@@ -150,7 +164,20 @@ def render_words(
                 write(sound / job.filename, _wav(clip, rate))
                 if progress is not None:
                     progress(done + 1, len(jobs))
-        rows = [(j.filename, j.label, j.word, j.voice, j.pace, j.pitch, f"{j.snr:.1f}") for j in jobs]
+        rows = [
+            (
+                j.filename,
+                j.label,
+                j.word,
+                j.program,
+                j.voice,
+                j.pace,
+                j.pitch,
+                f"{j.size:.3f}",
+                f"{j.snr:.1f}",
+            )
+            for j in jobs
+        ]
         write(folder / "meta.csv", table([META, *rows]))
     except OSError as error:
         raise ArtifactError(f"{folder} could not be written: {error.strerror or error}") from error
@@ -163,57 +190,26 @@ def say(job: Spoken, rate: int) -> NDArray[np.float32]:
     Raises:
         ConfigError: the program cannot say it.
     """
-    # "--" ends the options, so that no word is taken for one.
-    command = [
-        PROGRAM,
-        "-v",
-        job.voice,
-        "-s",
-        str(job.pace),
-        "-p",
-        str(job.pitch),
-        "--stdout",
-        "--",
-        job.word,
-    ]
-    done = subprocess.run(command, capture_output=True, check=False)
-    try:
-        samples, own_rate = soundfile.read(io.BytesIO(done.stdout), dtype="float32")
-    except soundfile.SoundFileError:
-        samples = np.zeros(0, np.float32)
+    # A larger speaker is a recording played slowly, so that it has to be spoken faster.
+    speaker = SYNTHESISERS[job.program]
+    samples, own_rate = speaker.say(job.word, job.voice, job.pace * job.size, job.pitch)
     loud = np.flatnonzero(np.abs(samples) > ENDS * np.abs(samples).max(initial=0.0))
     if not len(loud):
-        raise ConfigError(f"{PROGRAM} does not say {job.word!r} with voice {job.voice!r}; take another word")
+        raise ConfigError(
+            f"{job.program} does not say {job.word!r} with voice {job.voice!r}; take another word"
+        )
+    own_rate = round(own_rate / job.size)
     margin = round(MARGIN * own_rate)
     samples = samples[max(loud[0] - margin, 0) : loud[-1] + margin]
     clip = resample(to_mono(from_array(samples, own_rate, what="The word")), rate).samples[0]
     noise = np.random.default_rng(job.key).standard_normal(len(clip))
     clip = clip + noise * np.sqrt(np.mean(clip**2)) * 10 ** (-job.snr / 20)
-    return (0.5 * clip / np.abs(clip).max()).astype(np.float32)
+    spoken: NDArray[np.float32] = (0.5 * clip / np.abs(clip).max()).astype(np.float32)
+    return spoken
 
 
-def _voices(language: str) -> tuple[list[str], str]:
-    """Every accent of the language in every variant, and the program's version."""
-    if shutil.which(PROGRAM) is None:
-        raise MissingProgramError(
-            f"Spoken words need the program {PROGRAM}, which is not installed; install eSpeak NG, on Debian "
-            f"and Ubuntu with: apt install {PROGRAM}"
-        )
-    known = {line.split()[1] for line in _lines("--voices")}
-    accents = [accent for accent in ACCENTS.get(language, (language,)) if accent in known]
-    if not accents:
-        raise ConfigError(f"{PROGRAM} does not speak {language!r}; {PROGRAM} --voices lists what it speaks")
-    files = [line.split("!v/")[1].split()[0] for line in _lines("--voices=variant") if "!v/" in line]
-    variants = sorted(name for name in files if name.lower() not in UNNATURAL)
-    voices = [f"{accent}+{variant}" for accent in accents for variant in variants] or accents
-    return voices, subprocess.run([PROGRAM, "--version"], capture_output=True, text=True).stdout.split("  ")[
-        0
-    ]
-
-
-def _lines(option: str) -> list[str]:
-    found = subprocess.run([PROGRAM, option], capture_output=True, text=True, check=False)
-    return [line for line in found.stdout.splitlines()[1:] if len(line.split()) > 1]
+def _size(sizes: float, draw: np.random.Generator) -> float:
+    return float((1.0 + sizes) ** draw.uniform(-1, 1)) if sizes else 1.0
 
 
 def _files(folder: Path, jobs: Sequence[Spoken]) -> list[Path]:
