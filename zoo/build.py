@@ -184,7 +184,14 @@ ZOO = (
         credits="Z. Jackson et al., Free Spoken Digit Dataset",
         start=Start(
             ROOT / "recipes" / "digits-start.yaml",
-            {"words": DIGITS, "per_word": 800, "seed": 31, "rate": 8000},
+            {
+                "words": DIGITS,
+                "per_word": 1200,
+                "seed": 31,
+                "rate": 8000,
+                "programs": ("espeak-ng", "flite"),
+                "sizes": 0.2,
+            },
         ),
     ),
     Entry(
@@ -216,6 +223,7 @@ def make(
     shelf: Path = FOLDER,
     given: Mapping[str, Path] | None = None,
     trained: Path | None = None,
+    begun: Path | None = None,
 ) -> Path:
     """Train, test and export one model.
 
@@ -225,6 +233,7 @@ def make(
         shelf: where the artifact goes.
         given: folders of data by the model's name.
         trained: an artifact that ``sentio train`` made by the entry's recipe; None to train now.
+        begun: one that it made by the recipe of the entry's start, on what that is rendered from.
 
     Raises:
         MissingDataError: its data are not given.
@@ -232,7 +241,7 @@ def make(
             as it was.
     """
     train, test = _data(entry, work, given or {})
-    start = _start(entry, work)
+    start = _start(entry, work) if begun is None else _begun(begun, entry)
     recipe = read_recipe(entry.recipe)
     with Bars() as bars:
         cache = work / "features"
@@ -247,7 +256,11 @@ def make(
         elif "test" not in model.card and entry.halves:
             _test_on_half(model, recipe, train, cache)
         elif "test" not in model.card:
-            folds = list(cross_validate(start, recipe, train, cache=cache, progress=bars))
+            folds = []
+            for fold in cross_validate(start, recipe, train, cache=cache, progress=bars):
+                folds.append(fold)
+                exits = ", ".join(f"{exit.name} {exit.accuracy:.3f}" for exit in fold.found.exits)
+                print(f"{fold.name}: policy {fold.found.accuracy:.3f}, {exits}", flush=True)
             if any(fold.part != "test" for fold in folds):
                 sys.exit(
                     f"{entry.name}: {entry.recipe.name} leaves no test part, nor do the splits of its data"
@@ -303,6 +316,14 @@ def _start(entry: Entry, work: Path) -> Path | None:
     with Bars() as bars:
         sentio.train(None, recipe, clips, out=made, progress=bars)
     return made
+
+
+def _begun(artifact: Path, entry: Entry) -> Path:
+    """A start that was trained before; refused where another recipe made it."""
+    if entry.start is None:
+        sys.exit(f"{entry.name} begins with random weights; leave --begun out")
+    _trained(artifact, read_recipe(entry.start.recipe, **entry.start.changes))
+    return artifact
 
 
 def _render(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -385,22 +406,36 @@ def main(arguments: list[str] | None = None, zoo: tuple[Entry, ...] = ZOO) -> No
         metavar="NAME=PATH",
         help="what sentio train made by the model's recipe, to train it no more",
     )
+    parser.add_argument(
+        "--begun",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="what sentio train made by the recipe of the model's start, on the sounds that this one says",
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "zoo", help="for data and checkpoints")
     parser.add_argument("--shelf", type=Path, default=FOLDER, help="where the artifacts go")
     options = parser.parse_args(arguments)
     pairs = [text.partition("=") for text in options.data]
     before = [text.partition("=") for text in options.trained]
-    for name in (*options.names, *(name for name, _, _ in (*pairs, *before))):
+    starts = [text.partition("=") for text in options.begun]
+    for name in (*options.names, *(name for name, _, _ in (*pairs, *before, *starts))):
         if name not in names:
             parser.error(f"there is no model {name!r}; choose of: {', '.join(names)}")
     given = {name: Path(folder) for name, _, folder in pairs}
     trained = {name: Path(path) for name, _, path in before}
+    begun = {name: Path(path) for name, _, path in starts}
     for entry in zoo:
         if options.names and entry.name not in options.names:
             continue
         try:
             made = make(
-                entry, options.work, shelf=options.shelf, given=given, trained=trained.get(entry.name)
+                entry,
+                options.work,
+                shelf=options.shelf,
+                given=given,
+                trained=trained.get(entry.name),
+                begun=begun.get(entry.name),
             )
             print(in_one_line(facts(made)))
         except (MissingDataError, MissingProgramError) as reason:
