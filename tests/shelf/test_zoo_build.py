@@ -60,7 +60,7 @@ def test_unknown_names(run, capsys, arguments):
     assert "there is no model 'nothing'; choose of: stand-in" in capsys.readouterr().err
 
 
-def test_a_recipe_without_a_test_part_is_measured_on_every_split(build, entry, tmp_path):
+def test_a_recipe_without_a_test_part_is_measured_on_every_split(build, entry, tmp_path, capsys):
     folds = tmp_path / "folds"
     (folds / "audio").mkdir(parents=True)
     rows, generator, time = ["filename,label,fold"], np.random.default_rng(0), np.arange(2400) / 8000
@@ -85,10 +85,26 @@ def test_a_recipe_without_a_test_part_is_measured_on_every_split(build, entry, t
     mean = np.mean([split["accuracy"] for split in card["test"]["splits"]])
     assert card["test"]["accuracy"] == pytest.approx(mean)
     assert np.sum(card["test"]["confusion"]) == 24
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fold")]
+    assert [line.partition(":")[0] for line in lines] == ["fold 0", "fold 1", "fold 2"]
+    first = card["test"]["splits"][0]
+    assert f"policy {first['accuracy']:.3f}, block1" in lines[0]
     # It began from what rendered clips had taught: their front end, the network's widths, two new labels.
     started = sentio.load(tmp_path / "work" / "stand-in-start.sentio")
     assert started.task.settings()["labels"] != card["test"]["labels"] == ["high", "low"]
     assert sentio.load(made).frontend.settings() == started.frontend.settings()
+
+    file = tmp_path / "work" / "stand-in-start.sentio"
+    (tmp_path / "work" / "stand-in-clips").rename(tmp_path / "clips")
+    assert build._begun(file, whole) == file
+    build.make(whole, tmp_path / "work", shelf=tmp_path / "again", given={"stand-in": folds}, begun=file)
+    assert not (tmp_path / "work" / "stand-in-clips").exists(), "nothing is rendered where it has begun"
+    assert (tmp_path / "again" / made.name).exists()
+    other = dataclasses.replace(whole, start=dataclasses.replace(start, changes={"epochs": 4}))
+    with pytest.raises(SystemExit, match="was not trained by the recipe 'tones' as it is now"):
+        build._begun(file, other)
+    with pytest.raises(SystemExit, match="begins with random weights; leave --begun out"):
+        build._begun(file, entry)
 
 
 def test_half_of_the_validation_part_tests_where_nothing_else_does(build, entry, run, tones, tmp_path):
