@@ -90,7 +90,9 @@ print(f"sound {ears.stream.hop / RATE * 1000:.0f} ms at a time, poses one at a t
 
 microphone = torch.cat([sound(name, 3.0) for name in ("quiet", "siren", "quiet", "rain")])
 tracker = pose_frames(skeleton_sequence(["stand", "wave", "squat", "stand"], frames=90, rng=rng))
-shown = {}
+# Between two squats somebody stands for a moment: what is said has to hold for half a second.
+HOLD = 0.5
+shown, since = {}, {}
 for tenth in range(120):
     pieces = {
         "heard": (ears, SOUNDS, microphone[None, tenth * RATE // 10 : (tenth + 1) * RATE // 10]),
@@ -101,6 +103,9 @@ for tenth in range(120):
             if isinstance(answer.output, Warming):
                 continue
             score, best = answer.output.softmax(0).max(0)
-            if score > 0.7 and shown.get(how) != names[best]:
-                shown[how] = names[best]
-                print(f"{(tenth + 1) / 10:5.1f} s  {how:5}  {names[best]}")
+            now, name = (tenth + 1) / 10, names[best] if score > 0.7 else None
+            if how not in since or since[how][0] != name:
+                since[how] = name, now
+            elif name and shown.get(how) != name and now - since[how][1] >= HOLD:
+                shown[how] = name
+                print(f"{now:5.1f} s  {how:5}  {name}")
