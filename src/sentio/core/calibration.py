@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,8 @@ def fit_thresholds(
     *,
     target_accuracy: float | None = None,
     mean_macs: float | None = None,
+    certainty: float = 0.5,
+    against: int | None = None,
     candidates: int = 64,
     seed: int = 0,
 ) -> Operating:
@@ -114,12 +117,20 @@ def fit_thresholds(
     single exits, shared thresholds and seeded random starts: with up to three exits it finds the best
     combination of those quantiles. The result always meets the goal on this data.
 
+    Few samples say little: where early exits happen to be right on them, everybody would leave there.
+    ``certainty`` asks that the goal is met on new data with this probability too, as far as the normal
+    approximation of a mean goes. Compared with an exit sample by sample (``against``), answers that agree
+    with that exit's bring no doubt, and those that leave where the exits disagree do.
+
     Args:
         confidence: of each sample at each exit, ``(exit, sample)``, exits in order, the last included.
         right: whether each exit answers each sample rightly, ``(exit, sample)``.
         macs: cumulative cost of each exit, the exits before it included.
         target_accuracy: between 0 and 1; give this or ``mean_macs``.
         mean_macs: upper bound on the mean cost per sample.
+        certainty: that ``target_accuracy`` holds beyond these samples, from 0.5 (as likely as not) to 1.
+        against: the exit whose accuracy less a drop ``target_accuracy`` is, by its place; None for a target
+            that stands by itself.
         candidates: thresholds tried per exit.
         seed: of the random starts.
 
@@ -138,7 +149,9 @@ def fit_thresholds(
         raise ConfigError("Thresholds cannot be fitted: the exits cost nothing; count their MACs first")
     if not confidence.shape[1]:
         raise ConfigError("Thresholds cannot be fitted: the validation set is empty")
-    search = ThresholdSearch(confidence, right, macs, candidates)
+    if not 0.5 <= certainty < 1.0:
+        raise ConfigError(f"Thresholds can be certain from 0.5 to below 1, got {certainty!r}")
+    search = ThresholdSearch(confidence, right, macs, candidates, against=against)
     starts = search.starts(seed)
     if mean_macs is not None:
         point = search.most_accurate(starts, max_cost=mean_macs / max(macs))
@@ -149,16 +162,19 @@ def fit_thresholds(
             )
     else:
         assert target_accuracy is not None
-        point = search.cheapest(starts, min_accuracy=target_accuracy)
+        errors = NormalDist().inv_cdf(certainty)
+        point = search.cheapest(starts, min_accuracy=target_accuracy, errors=errors)
         if point is None:  # every start misses it, but exits together may be better than each of them
             best = search.most_accurate(starts)
             assert best is not None
-            point = search.cheapest([best], min_accuracy=target_accuracy)
+            point = search.cheapest([best], min_accuracy=target_accuracy, errors=errors)
             if point is None:
                 top = right[search.leaves(best), np.arange(right.shape[1])].mean()
+                less = "less" if errors else "at most that"
+                sure = f" with a certainty of {certainty:g}" if errors else ""
                 raise ConfigError(
-                    f"No thresholds reach the target accuracy {target_accuracy:.4f} on the validation data; "
-                    f"the most accurate have {top:.4f}, so ask for at most that"
+                    f"No thresholds reach the target accuracy {target_accuracy:.4f} on the validation data"
+                    f"{sure}; the most accurate have {top:.4f}, so ask for {less}"
                 )
     leaves = search.leaves(point)
     share = tuple(float((leaves == exit).mean()) for exit in range(len(macs)))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 #: for each exit but the last, the place of its threshold in its grid; the place behind the grid is "nobody"
 Point = list[int]
-#: accuracy and mean cost to two figures that are compared in turn, larger is better; -inf breaks a bound
-Worth = Callable[[Any, Any], tuple[Any, Any]]
+#: the means of the search's figures to two that are compared in turn, larger is better; -inf breaks a bound
+Worth = Callable[..., tuple[Any, Any]]
 
 #: figures closer than this are the same: shares of samples, and costs as shares of the largest
 EQUAL = 1e-9
@@ -30,14 +30,27 @@ class ThresholdSearch:
         right: whether each exit answers each sample rightly, ``(exit, sample)``.
         macs: cumulative cost of each exit.
         candidates: thresholds tried per exit: quantiles of its confidences.
+        against: the exit that accuracy is compared with, sample by sample, where it has to be certain that
+            it does not fall further below; None to compare with nothing.
     """
 
     def __init__(
-        self, confidence: Floats, right: NDArray[np.bool_], macs: Sequence[float], candidates: int
+        self,
+        confidence: Floats,
+        right: NDArray[np.bool_],
+        macs: Sequence[float],
+        candidates: int,
+        *,
+        against: int | None = None,
     ) -> None:
         self.exits, self.samples = confidence.shape
         self.right = right.astype(np.float64)
         self.cost = np.asarray(macs, dtype=np.float64) / max(macs)
+        other = np.zeros(self.samples) if against is None else self.right[against]
+        self.other = float(other.mean())
+        cost = np.broadcast_to(self.cost[:, None], self.right.shape)
+        #: of each sample at each exit, in the order in which a `Worth` takes their means
+        self.figures = (self.right, cost, (self.right - other) ** 2)
         shares = np.linspace(0.0, 1.0, candidates)
         wide = confidence.astype(np.float64)
         self.grids = [np.unique(np.quantile(row, shares, method="lower")) for row in wide[:-1]]
@@ -61,14 +74,25 @@ class ThresholdSearch:
     def most_accurate(self, starts: Sequence[Point], *, max_cost: float = np.inf) -> Point | None:
         """The most accurate point found whose mean cost, in MACs over the largest, is at most a bound."""
         return self._best(
-            starts, lambda right, cost: (np.where(cost <= max_cost + EQUAL, right, -np.inf), -cost)
+            starts, lambda right, cost, _: (np.where(cost <= max_cost + EQUAL, right, -np.inf), -cost)
         )
 
-    def cheapest(self, starts: Sequence[Point], *, min_accuracy: float) -> Point | None:
-        """The cheapest point found that is at least so accurate."""
-        return self._best(
-            starts, lambda right, cost: (np.where(right >= min_accuracy - EQUAL, -cost, -np.inf), right)
-        )
+    def cheapest(self, starts: Sequence[Point], *, min_accuracy: float, errors: float = 0.0) -> Point | None:
+        """The cheapest point found that is at least so accurate.
+
+        Args:
+            starts: where to climb from.
+            min_accuracy: on these samples.
+            errors: how many standard errors, of the mean difference from the exit compared with, the
+                accuracy has to be above that.
+        """
+
+        def worth(right: Any, cost: Any, squared: Any) -> tuple[Any, Any]:
+            variance = np.maximum(squared - (right - self.other) ** 2, 0.0) / self.samples
+            sure = right - errors * np.sqrt(variance) >= min_accuracy - EQUAL
+            return np.where(sure, -cost, -np.inf), right
+
+        return self._best(starts, worth)
 
     def leaves(self, point: Point) -> NDArray[np.intp]:
         """For each sample the exit at which it leaves."""
@@ -103,8 +127,8 @@ class ThresholdSearch:
         return (value, point) if np.isfinite(value[0]) else None
 
     def _worth(self, point: Point, worth: Worth) -> tuple[float, float]:
-        leaves = self.leaves(point)
-        first, second = worth(self.right[leaves, np.arange(self.samples)].mean(), self.cost[leaves].mean())
+        leaves, samples = self.leaves(point), np.arange(self.samples)
+        first, second = worth(*(figure[leaves, samples].mean() for figure in self.figures))
         return float(first), float(second)
 
     def _pairs(self) -> list[tuple[int, int]]:
@@ -122,8 +146,8 @@ class ThresholdSearch:
             trial[second] = int(place_second)
         return trial
 
-    def _tables(self, point: Point, first: int, second: int) -> tuple[Floats, Floats]:
-        """Accuracy and mean cost for all combinations of two thresholds, the others as they are.
+    def _tables(self, point: Point, first: int, second: int) -> list[Floats]:
+        """The mean of each figure for all combinations of two thresholds, the others as they are.
 
         Going from "all who get here leave at ``first``", each sample that stays there brings a difference,
         and another if it stays at ``second`` as well; cumulative sums add them up in order of the places.
@@ -139,7 +163,7 @@ class ThresholdSearch:
             places_second = len(self.grids[second]) + 1
             cell = row[on] * places_second + self.reached[second][here[on]]
         tables = []
-        for figure in (self.right, np.broadcast_to(self.cost[:, None], self.right.shape)):
+        for figure in self.figures:
             base = figure[before, np.arange(self.samples)].sum()
             stay = figure[between, here] - figure[first, here]
             table = base + np.cumsum(np.bincount(row, stay, places_first))[:, None]
@@ -148,7 +172,7 @@ class ThresholdSearch:
                 both = np.bincount(cell, stay, places_first * places_second)
                 table = table + both.reshape(places_first, -1).cumsum(axis=0).cumsum(axis=1)
             tables.append(table / self.samples)
-        return tables[0], tables[1]
+        return tables
 
     def _first_reached(self, point: Point, start: int, stop: int) -> NDArray[np.intp]:
         """For each sample the first exit from ``start`` on whose threshold it reaches, else ``stop``."""

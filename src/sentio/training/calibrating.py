@@ -110,12 +110,20 @@ def calibrate(
     goals = goal.goals()
     if len(names) == 1 or not goals:
         return Calibrated(temperatures, Fixed(names[-1]), report)
-    target = goal.target_accuracy
+    target, against = goal.target_accuracy, None
     if goal.accuracy_drop is not None:
-        target = float(accuracy.max()) - goal.accuracy_drop
+        against = int(accuracy.argmax())
+        target = float(accuracy[against]) - goal.accuracy_drop
     confidence = np.stack([classifier_confidence(scaled[name]) for name in names])
     found = fit_thresholds(
-        confidence, right, macs, target_accuracy=target, mean_macs=goal.mean_macs, seed=seed
+        confidence,
+        right,
+        macs,
+        target_accuracy=target,
+        mean_macs=goal.mean_macs,
+        certainty=goal.certainty,
+        against=against,
+        seed=seed,
     )
     report["operating_point"] = {
         "goal": goals,

@@ -332,6 +332,9 @@ class CalibrationSection(_Section):
     mean_macs: float | None = Field(
         default=None, gt=0, description="Goal: the best accuracy at this mean number of MACs."
     )
+    certainty: float = Field(
+        default=0.5, ge=0.5, lt=1, description="That the accuracy asked for holds beyond the validation part."
+    )
 
     def goals(self) -> dict[str, float]:
         found = {name: getattr(self, name) for name in ("accuracy_drop", "target_accuracy", "mean_macs")}
