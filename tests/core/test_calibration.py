@@ -195,6 +195,50 @@ def test_exits_together_may_beat_each_of_them():
     assert found.thresholds == (pytest.approx(0.9),)
 
 
+def paired_bound(confidence, right, thresholds, other, errors):
+    """The mean difference from another exit's answers, less so many standard errors."""
+    leaves = [
+        next((e for e, t in enumerate(thresholds) if t is not None and c[e] >= t), len(thresholds))
+        for c in confidence.T
+    ]
+    apart = right[leaves, np.arange(right.shape[1])].astype(float) - other
+    return apart.mean() - errors * apart.std() / np.sqrt(len(apart))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("paired", [True, False])
+def test_certain_thresholds_are_the_cheapest_that_keep_the_bound(seed, paired):
+    confidence, right, macs = exits_of(seed, exits=3, samples=60)
+    best = int(right.mean(axis=1).argmax())
+    against, other = (best, right[best].astype(float)) if paired else (None, np.zeros(60))
+    drop = -0.05 if paired else right[best].mean() - 0.2
+    target = float(right[best].mean()) + drop if paired else drop
+    found = fit_thresholds(confidence, right, macs, target_accuracy=target, certainty=0.95, against=against)
+    assert paired_bound(confidence, right, found.thresholds, other, 1.6448536) >= drop - 1e-9
+    likely = fit_thresholds(confidence, right, macs, target_accuracy=target)
+    assert found.mean_macs >= likely.mean_macs
+    for values in product(*([*np.unique(row), None] for row in confidence[:-1])):
+        if operate(confidence, right, macs, values)[1] < found.mean_macs * (1 - 1e-9):
+            assert paired_bound(confidence, right, values, other, 1.6448536) < drop + 1e-9
+
+
+def test_a_few_lucky_samples_do_not_send_everybody_out():
+    # Both exits are right on 38 of 40, each wrong on two that the other gets right.
+    right = np.ones((2, 40), bool)
+    right[0, :2], right[1, 2:4] = False, False
+    confidence = np.concatenate([np.linspace(0.5, 0.6, 4), np.linspace(0.7, 1.0, 36)])[None].repeat(2, 0)
+    goal = {"target_accuracy": 0.94, "against": 1}
+    assert fit_thresholds(confidence, right, [1.0, 10.0], **goal).share == (1.0, 0.0)
+    sure = fit_thresholds(confidence, right, [1.0, 10.0], certainty=0.95, **goal)
+    assert sure.share == pytest.approx((0.95, 0.05)), "the two on whom it errs go on"
+    assert sure.accuracy == 1.0
+    with pytest.raises(ConfigError, match=r"with a certainty of 0\.95; the most accurate have 1\.0000"):
+        fit_thresholds(confidence, right, [1.0, 10.0], target_accuracy=1.01, certainty=0.95)
+    for certainty in (0.4, 1.0):
+        with pytest.raises(ConfigError, match=r"certain from 0\.5 to below 1"):
+            fit_thresholds(confidence, right, [1.0, 10.0], certainty=certainty, **goal)
+
+
 def test_an_accuracy_that_cannot_be_reached_says_what_can():
     confidence, right, macs = exits_of(0)
     best = max(a for a, _ in all_points(confidence, right, macs))

@@ -108,6 +108,8 @@ def test_names_options_and_stages_are_reported_at_once(recipe):
         "calibration: give one goal, not accuracy_drop and mean_macs",
     ):
         assert part in message
+    certain = problems(recipe(calibration={"mean_macs": 5, "certainty": 0.9}))
+    assert "calibration.certainty: is about an accuracy; give accuracy_drop" in certain
 
 
 def test_stages_values_and_weights_that_do_not_fit_are_seen_before_anything_runs(recipe):

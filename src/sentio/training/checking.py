@@ -36,6 +36,12 @@ def check(recipe: Recipe) -> list[str]:
             problems.append(f"{place}: option {FROM_DATA[kind]!r} follows from the data; take it out")
     if len(recipe.calibration.goals()) > 1:
         problems.append(f"calibration: give one goal, not {' and '.join(recipe.calibration.goals())}")
+    if recipe.calibration.certainty > 0.5 and not {"accuracy_drop", "target_accuracy"} & set(
+        recipe.calibration.goals()
+    ):
+        problems.append(
+            "calibration.certainty: is about an accuracy; give accuracy_drop or target_accuracy beside it"
+        )
     problems += augment_problems(recipe.augment)
     if recipe.validate_every > 1 and (recipe.early_stopping or recipe.schedule.name == "plateau"):
         watcher = "early_stopping" if recipe.early_stopping else "schedule plateau"
