@@ -74,7 +74,7 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
         f"calibration.{key}: outputs of task {task.name!r} have no confidence to calibrate or set thresholds "
         "on; take it out"
         for key in sorted(stated)
-        if getattr(recipe.calibration, key)
+        if getattr(recipe.calibration, key) and key != "certainty"  # of a goal: nothing without one
     ]
     if recipe.data.labels is not None:
         found.append(f"data.labels: task {task.name!r} has no classes to keep; take it out")
