@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sentio.core.errors import (
     UnknownNameError,
 )
 from sentio.data.readers import open_data
+from sentio.data.simulate.accents import check_accents, read_accents
 from sentio.data.simulate.words import render_words
 
 STAND_IN = """#!{python}
@@ -186,3 +188,66 @@ def test_flite_itself_says_words(tmp_path):
     for row in rows(folder):
         samples, _ = soundfile.read(folder / "audio" / row["filename"])
         assert 0.1 < len(samples) / 16000 < 2 and samples.std() > 0.02
+
+
+ACCENTS = {"de": {"1": "wann", "2": "tu"}, "en-gb": {"1": "wun", "2": "tou"}}
+
+
+def test_some_speak_with_an_accent_in_the_spelling_of_their_language(program, tmp_path):
+    both, said = ("espeak-ng", "flite"), {"1": "one", "2": "two"}
+    folder = render_words(
+        tmp_path / "w", said, per_word=60, programs=both, rate=8000, accents=ACCENTS, accented=0.4
+    )
+    found = rows(folder)
+    foreign = [row for row in found if row["word"] != said[row["label"]]]
+    assert 0.25 < len(foreign) / len(found) < 0.55
+    for row in foreign:
+        language = row["voice"].partition("+")[0]
+        assert row["word"] == ACCENTS[language][row["label"]] and row["program"] == "espeak-ng"
+    assert {row["voice"].partition("+")[0] for row in foreign} == {"de", "en-gb"}
+    assert {row["program"] for row in found if row not in foreign} == set(both)
+    settings = json.loads((folder / "simulation.json").read_text())
+    assert settings["accents"] == ACCENTS and settings["accented"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accents": {"de": {"1": "wann"}}}, r"Accent 'de' does not spell '2'"),
+        ({"accents": {"de": {**ACCENTS["de"], "3": "sri"}}}, r"Accent 'de' spells '3', which is not said"),
+        ({"accents": {"xx": ACCENTS["de"]}}, r"espeak-ng does not speak 'xx'"),
+        ({"accents": ACCENTS, "accented": 0.0}, r"share of clips with an accent is above 0"),
+        ({"accents": ACCENTS, "programs": ("flite",)}, r"Accents are said by espeak-ng; name it"),
+    ],
+)
+def test_accents_that_cannot_be_said_are_refused(program, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        render_words(tmp_path / "w", {"1": "one", "2": "two"}, per_word=1, **changes)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"accents\.yaml cannot be read: No such file"),
+        ("de: {1: wann", r"accents\.yaml are no YAML: "),
+        ("de: {1: [wann]}", r"accents\.yaml are no table"),
+        ("de: wann", r"accents\.yaml are no table; write LANGUAGE"),
+    ],
+)
+def test_a_file_of_accents_is_read_or_refused(tmp_path, text, message):
+    file = tmp_path / "accents.yaml"
+    file.write_text("de: {1: wann, no: no}\n")
+    assert read_accents(file) == {"de": {"1": "wann", "no": "no"}}, "words are no booleans"
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_accents(file)
+
+
+def test_accents_of_digits_spell_every_digit():
+    accents = read_accents(Path(__file__).parents[2] / "zoo" / "digit-accents.yaml")
+    check_accents(accents, [str(digit) for digit in range(10)])
+    assert len(accents) == 10

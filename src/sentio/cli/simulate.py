@@ -120,6 +120,7 @@ def clips(
         "sentio simulate words 0=zero 1=one 2=two --per-word 1000 --rate 8000 --out digits",
         "sentio simulate words yes no --program espeak-ng --program flite --sizes 0.2 --out words",
         "sentio simulate words ja nein --language de --out words",
+        "sentio simulate words yes no --accents accents.yaml --out words",
     )
 )
 def words(
@@ -141,6 +142,13 @@ def words(
         float,
         typer.Option(metavar="SHARE", help="How much larger or smaller speakers are than a voice, at most."),
     ] = 0.0,
+    accents: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML of LANGUAGE: {LABEL: the word in its spelling, ...}."),
+    ] = None,
+    accented: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the clips, those with one of these accents.")
+    ] = 0.5,
     seed: Seed = 0,
     rate: Rate = 16000,
     workers: Workers = None,
@@ -150,6 +158,7 @@ def words(
 
     Needs the program espeak-ng, or those that are named. Writes audio/ and meta.csv for sentio train.
     """
+    from sentio.data.simulate.accents import read_accents
     from sentio.data.simulate.words import render_words
     from sentio.training.progress import counter
 
@@ -162,6 +171,8 @@ def words(
             language=language,
             programs=programs,
             sizes=sizes,
+            accents=None if accents is None else read_accents(accents),
+            accented=accented,
             seed=seed,
             rate=rate,
             workers=workers,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -17,6 +18,7 @@ from sentio import __version__
 from sentio.audio.io import from_array, resample, to_mono
 from sentio.core.errors import ArtifactError, CancelledError, ConfigError
 from sentio.data.processes import cores
+from sentio.data.simulate.accents import Accents, check_accents
 from sentio.data.simulate.jobs import write
 from sentio.data.simulate.rendering import SETTINGS, begun, check_settings, stems, table
 from sentio.data.simulate.synthesisers import SYNTHESISERS, installed
@@ -26,6 +28,8 @@ PACES, PITCHES, SNR = (100, 260), (10, 95), (15.0, 45.0)
 #: what is left before and after the word, s, and how much fainter than its peak its ends are
 MARGIN, ENDS = 0.03, 0.02
 META = ("filename", "label", "word", "program", "voice", "words_a_minute", "pitch", "size", "snr_db")
+#: the program that reads other languages
+READER = "espeak-ng"
 #: of a speaker, at most so many times larger or smaller than the voice
 MOST_SIZE = 0.5
 
@@ -64,6 +68,8 @@ def render_words(
     language: str = "en",
     programs: Sequence[str] = ("espeak-ng",),
     sizes: float = 0.0,
+    accents: Accents | None = None,
+    accented: float = 0.5,
     seed: int = 0,
     rate: int = 16000,
     workers: int | None = None,
@@ -85,6 +91,9 @@ def render_words(
             lent (English only).
         sizes: how much larger or smaller than a voice its speakers are at most, up to 0.5: pitch and formants
             are lowered or raised by a factor drawn from 1 / (1 + sizes) to 1 + sizes.
+        accents: language -> label -> the word as a speaker of that language says it, in its spelling;
+            ``espeak-ng`` reads it with the rules and sounds of that language.
+        accented: where there are ``accents``, the share of clips that have one, each as often.
         seed: of all that is random.
         rate: samples per second, 8000 to 48000.
         workers: programs at once; by default one per core.
@@ -97,7 +106,8 @@ def render_words(
     Raises:
         UnknownNameError: no such program here.
         MissingProgramError: a program is not installed.
-        ConfigError: a setting is not possible, or a program does not know the language or say the word.
+        ConfigError: a setting is not possible, an accent does not spell the words, or a program does not know
+            a language or say a word.
         ArtifactError: the folder holds something else, or cannot be written.
         CancelledError: ``cancel`` said so.
     """
@@ -108,24 +118,32 @@ def render_words(
         raise ConfigError(f"There must be at least 1 clip per word, got {per_word!r}")
     if not 0.0 <= sizes <= MOST_SIZE:
         raise ConfigError(f"Speakers differ in size by 0 to {MOST_SIZE}, got {sizes!r}")
+    if not 0.0 < accented <= 1.0:
+        raise ConfigError(f"The share of clips with an accent is above 0 and at most 1, got {accented!r}")
+    check_accents(accents or {}, said)
+    if accents and READER not in programs:
+        raise ConfigError(f"Accents are said by {READER}; name it among the programs: {', '.join(programs)}")
     check_settings(seed, rate, workers)
     folder = Path(out)
     speakers = installed(programs)
-    voices = {speaker.program: speaker.voices(language) for speaker in speakers}
+    own = [_Way(speaker.program, speaker.voices(language), said) for speaker in speakers]
+    foreign = [
+        _Way(READER, SYNTHESISERS[READER].voices(other), spelled)
+        for other, spelled in (accents or {}).items()
+    ]
     draw = np.random.default_rng(seed)
     jobs = []
     for place, (label, stem) in enumerate(zip(said, stems(list(said)), strict=True)):
         for number in range(per_word):
-            program = (
-                speakers[int(draw.integers(len(speakers)))].program if len(speakers) > 1 else programs[0]
-            )
+            ways = foreign if foreign and draw.random() < accented else own
+            way = ways[int(draw.integers(len(ways)))] if len(ways) > 1 else ways[0]
             jobs.append(
                 Spoken(
                     f"{stem}_{number:04d}.wav",
                     label,
-                    said[label],
-                    program,
-                    str(draw.choice(voices[program])),
+                    way.words[label],
+                    way.program,
+                    str(draw.choice(way.voices)),
                     int(draw.integers(*PACES)),
                     int(draw.integers(*PITCHES)),
                     _size(sizes, draw),
@@ -142,6 +160,8 @@ def render_words(
         "per_word": per_word,
         "language": language,
         "sizes": sizes,
+        "accents": {name: dict(table) for name, table in (accents or {}).items()},
+        "accented": accented if accents else 0.0,
         "seed": seed,
         "rate": rate,
         "samples": None,
@@ -182,6 +202,14 @@ def render_words(
     except OSError as error:
         raise ArtifactError(f"{folder} could not be written: {error.strerror or error}") from error
     return folder
+
+
+class _Way(NamedTuple):
+    """Of saying the words: a program's voices, and what they are given to read, by label."""
+
+    program: str
+    voices: list[str]
+    words: Mapping[str, str]
 
 
 def say(job: Spoken, rate: int) -> NDArray[np.float32]:
