@@ -278,6 +278,25 @@ def test_the_last_exit_teaches_the_others(small):
     assert net.branch("e1").linear.weight.grad.any()
 
 
+def test_all_exits_together_teach_each(small):
+    net = small.multi_exit()
+    (phase,) = ready(small, net, teacher="exits", temperature=2, weight={"e1": 0.7, FINAL: 0.4})
+    given = batch(net, phase)
+    found = phase.objective.losses(net, given, label_loss)
+    z = net(given.inputs)
+    hard = {name: cross_entropy(z[name], given.targets).item() for name in z}
+    mean = sum(z.values()).detach() / 3
+    soft = {name: distillation_loss(z[name], mean, 2) for name in z}
+    assert found["labels"].item() == pytest.approx(0.3 * hard["e1"] + hard["e2"] + 0.6 * hard[FINAL])
+    assert found["distillation"].item() == pytest.approx(0.7 * soft["e1"].item() + 0.4 * soft[FINAL].item())
+    heads = [net.branch("e1").linear.weight, net.backbone.stage("head").linear.weight]
+    expected = torch.autograd.grad(0.7 * soft["e1"] + 0.4 * soft[FINAL], heads)
+    found["distillation"].backward()
+    for head, gradient in zip(heads, expected, strict=True):
+        torch.testing.assert_close(head.grad, gradient)
+    assert net.branch("e2").linear.weight.grad is None, "what they say together has no gradient"
+
+
 def test_the_last_exit_teaches_exits_on_a_frozen_backbone(small):
     net = small.multi_exit()
     phases = ready(small, net, teacher="self", weight=1.0, phases="classifier-wise")
@@ -367,6 +386,8 @@ def test_other_features_are_refused_and_other_scales_are_converted(small):
         ({"teacher": 3}, ConfigError, "an artifact, a Model or a network, got int"),
         ({"teacher": "self", "cache": True}, ConfigError, "take cache out"),
         ({"teacher": "self", "weight": {FINAL: 1}}, ConfigError, "no other exit to teach"),
+        ({"teacher": "exits", "weight": 0.0}, ConfigError, "no other exit to teach"),
+        ({"teacher": "exits", "cache": True}, ConfigError, "changes as it learns; take cache out"),
         ({"teacher": "self", "temperature": 0}, ConfigError, "number above 0, got 0"),
         ({"teacher": "self", "temperature": True}, ConfigError, "number above 0"),
         ({"teacher": "self", "weight": 1.5}, ConfigError, "from 0 to 1, or more where label_weight"),

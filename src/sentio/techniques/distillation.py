@@ -19,14 +19,14 @@ from sentio.techniques.distillation_token import HARD, TokenTerm
 from sentio.techniques.distillation_vitkd import FeatureTerm
 from sentio.techniques.phases import Phase
 
-#: the student's last exit as the teacher of the others
-SELF = "self"
+#: the student's last exit as the teacher of the others, and all its exits together as the teacher of each
+SELF, EXITS = "self", "exits"
 
 
 @register(
     "technique",
     "distillation",
-    paper="Hinton et al. 2015; DeiT, Touvron et al. 2021; ViTKD, Yang et al. 2022",
+    paper="Hinton et al. 2015; DeiT, Touvron et al. 2021; ViTKD, Yang et al. 2022; Lee and Lee 2021",
 )
 def build(
     net: MultiExit,
@@ -52,7 +52,9 @@ def build(
     Args:
         net: the student.
         teacher: an artifact's path or a shipped model's name, a list of them, or in Python models and
-            networks; ``self`` for the student's own last exit, which then learns from labels alone.
+            networks; ``self`` for the student's own last exit, which then learns from labels alone;
+            ``exits`` for the mean logits of all its exits that are trained in a phase, each of which learns
+            from them (exit ensemble distillation, Lee and Lee, arXiv 2104.00299, 2021, its logits' part).
         temperature: ``tau``.
         weight: of the distillation loss, from 0 to 1, one for all exits or by exit; exits without one learn
             from labels alone. With ``label_weight`` any number from 0 up. By default 0.8, and 0.5 for a
@@ -77,14 +79,16 @@ def build(
     if weight is None:
         weight = {name: 0.5 if name == FINAL and token == HARD else 0.8 for name in net.exit_names}
     weights = _weights(net, weight, most=1.0 if label_weight is None else float("inf"))
-    self_taught = isinstance(teacher, str) and teacher == SELF
-    if self_taught:
-        _check_self_taught(weights, cache=cache, token=token, features=features, patchout=patchout)
+    within = teacher if isinstance(teacher, str) and teacher in (SELF, EXITS) else None
+    if within is not None:
+        if within == SELF:
+            weights[FINAL] = 0.0
+        _check_within(weights, cache=cache, token=token, features=features, patchout=patchout)
     if label_weight is not None:
         _check_weight("label_weight", label_weight)
     given = {name: 1.0 - w if label_weight is None else label_weight for name, w in weights.items()}
     label_weights = {name: given[name] if weights[name] > 0 else 1.0 for name in weights}
-    teachers = None if self_taught else Ensemble(teacher, average)
+    teachers = None if within is not None else Ensemble(teacher, average)
     shared = None if patchout is None else SharedPatchout(patchout)
 
     def objective() -> Distillation:
@@ -94,7 +98,7 @@ def build(
                 label_weights,
                 temperature,
                 form,
-                self_taught=self_taught,
+                within=within,
                 leave=() if token is None else (FINAL,),
             )
         ]
@@ -108,9 +112,9 @@ def build(
     return [replace(phase, objective=objective()) for phase in base_phases(net, phases)]
 
 
-def _check_self_taught(weights: dict[str, float], *, cache: bool, **options: Any) -> None:
-    weights[FINAL] = 0.0
-    if not any(weights.values()):
+def _check_within(weights: dict[str, float], *, cache: bool, **options: Any) -> None:
+    """A network can teach itself, its exits having these weights."""
+    if len(weights) < 2 or not any(weights.values()):
         raise ConfigError(
             "The last exit has no other exit to teach; add exits, give them a weight, or name a teacher"
         )

@@ -95,7 +95,8 @@ class LogitTerm:
         weights: exit -> weight of the distillation loss, for all exits.
         label_weights: exit -> weight of the loss on labels, for all exits.
         temperature, form: see `distillation_loss`.
-        self_taught: the student's own last exit is the teacher.
+        within: where the teacher is in the student: ``self`` for its last exit, ``exits`` for the mean logits
+            of the exits that have a loss.
         leave: exits that another term sees to.
     """
 
@@ -106,16 +107,16 @@ class LogitTerm:
         temperature: float,
         form: str,
         *,
-        self_taught: bool = False,
+        within: str | None = None,
         leave: Collection[str] = (),
     ) -> None:
         self.weights, self.label_weights = weights, label_weights
         self.temperature, self.form = temperature, form
-        self.self_taught, self.leave = self_taught, frozenset(leave)
+        self.within, self.leave = within, frozenset(leave)
 
     def exits(self, losses: Mapping[str, float]) -> set[str]:
         mine = set(losses) - self.leave
-        return mine | {FINAL} if self.self_taught and self.asks(losses) else mine
+        return mine | {FINAL} if self.within == "self" and self.asks(losses) else mine
 
     def asks(self, losses: Mapping[str, float]) -> bool:
         return any(self.weights[name] > 0 for name in losses if name not in self.leave)
@@ -131,6 +132,7 @@ class LogitTerm:
 
     def parts(self, seen: Comparison, label_loss: LabelLoss) -> dict[str, Tensor]:
         labels, taught = [], []
+        teacher = self._teacher(seen) if self.asks(seen.batch.losses) else None
         for name, weight in seen.batch.losses.items():
             if name in self.leave:
                 continue
@@ -138,11 +140,18 @@ class LogitTerm:
             if self.label_weights[name] > 0:
                 share = weight * self.label_weights[name]
                 labels.append(share * label_loss(output, seen.batch.targets))
-            if self.weights[name] > 0:
-                teacher = seen.outputs[FINAL].detach() if self.self_taught else seen.asked()
+            if self.weights[name] > 0 and teacher is not None:
                 far = distillation_loss(output, teacher, self.temperature, self.form)
                 taught.append(weight * self.weights[name] * far)
         return {"labels": total(labels, seen), "distillation": total(taught, seen)}
+
+    def _teacher(self, seen: Comparison) -> Tensor:
+        """The teacher's logits, without gradient."""
+        if self.within is None:
+            return seen.asked()
+        if self.within == "self":
+            return seen.outputs[FINAL].detach()
+        return torch.stack([seen.outputs[name].detach() for name in seen.batch.losses]).mean(0)
 
 
 def total(losses: Sequence[Tensor], seen: Comparison) -> Tensor:
