@@ -24,6 +24,7 @@ PUBLIC = [
     "ConfigError",
     "Count",
     "Deadline",
+    "Ensemble",
     "Entropy",
     "ExitCosts",
     "Fixed",

@@ -23,6 +23,7 @@ _PUBLIC = {
     # policies
     "Confidence": "sentio.core.policy",
     "Entropy": "sentio.core.policy",
+    "Ensemble": "sentio.core.policy",
     "Patience": "sentio.core.policy",
     "Fixed": "sentio.core.policy",
     "Deadline": "sentio.core.policy",

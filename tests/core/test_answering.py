@@ -5,7 +5,7 @@ from sentio.core.answering import answer, check_temperatures
 from sentio.core.anytime import ExitPoint
 from sentio.core.confidence import classifier_confidence, softmax
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
-from sentio.core.policy import Budget, Confidence, Deadline, Entropy, ExitCosts, Fixed, Patience
+from sentio.core.policy import Budget, Confidence, Deadline, Ensemble, Entropy, ExitCosts, Fixed, Patience
 from sentio.tasks.classification import Classification
 
 COSTS = ExitCosts(("e1", "e2", "final"), (10.0, 50.0, 1000.0), (1.0, 5.0, 100.0))
@@ -184,3 +184,41 @@ def test_temperatures_are_positive(value):
         check_temperatures({"e1": value})
     with pytest.raises(ConfigError, match="temperature of exit 'e1'"):
         run(Fixed("final"), temperatures={"e1": value})
+
+
+def test_an_ensemble_answers_with_the_mean_of_the_exits_so_far():
+    row = TableRow(TABLE)
+    found = answer(row, np.arange(3), Ensemble({"e1": 0.9, "e2": 0.7}))
+    means = [[0.95], [(0.6 + 0.85) / 2], [(0.3 + 0.45 + 0.2) / 3]]
+    assert found.exit_names() == ["e1", "e2", "final"], "the second by what both say, the third by none"
+    np.testing.assert_allclose(softmax(found.outputs)[:, :1], means, rtol=1e-6)
+    np.testing.assert_allclose(found.confidence, [0.95, 0.725, 1 - 0.95 / 3], rtol=1e-6)
+
+
+def test_an_ensemble_hears_calibrated_answers_and_exits_that_it_passes():
+    temperatures = {"e1": 2.0, "final": 0.5}
+    found = answer(TableRow(TABLE), np.arange(3), Ensemble({}), temperatures=temperatures)
+    scaled = [TABLE[name] / temperatures.get(name, 1.0) for name in TABLE]
+    assert found.exit_names() == ["final"] * 3
+    np.testing.assert_allclose(
+        softmax(found.outputs), np.mean([softmax(s) for s in scaled], axis=0), rtol=1e-6
+    )
+
+
+def test_an_ensemble_does_not_hear_an_exit_that_is_switched_off():
+    found = answer(TableRow(TABLE, off=("e2",)), np.arange(3), Ensemble(1.0))
+    mean = np.mean([softmax(TABLE[name]) for name in ("e1", "final")], axis=0)
+    np.testing.assert_allclose(softmax(found.outputs), mean, rtol=1e-6)
+
+
+def test_an_ensemble_stays_finite_where_an_exit_is_certain():
+    table = {name: [[200.0, -200.0]] for name in ("e1", "e2", "final")}
+    found = answer(TableRow(table), np.arange(1), Ensemble(1.0))
+    assert np.isfinite(found.outputs).all() and found.outputs.dtype == np.float32
+    assert found.exit_names() == ["e1"] and found.confidence.tolist() == [1.0]
+
+
+def test_an_ensemble_needs_classes():
+    table = {name: [[[1.0, 2.0]]] for name in ("e1", "e2", "final")}
+    with pytest.raises(ConfigError, match=r"outputs are \(1, 2\) for each sample; use Fixed"):
+        answer(TableRow(table), np.arange(1), Ensemble(0.5))

@@ -10,6 +10,7 @@ from sentio.core.policy import (
     Budget,
     Confidence,
     Deadline,
+    Ensemble,
     Entropy,
     ExitCosts,
     Fixed,
@@ -99,7 +100,9 @@ def test_fixed_computes_one_exit_only():
     assert leaves(policy, "e2") is True
 
 
-@pytest.mark.parametrize("policy", [Confidence(0.5), Entropy(0.5), Patience(1), Deadline(1.0), Budget(1.0)])
+@pytest.mark.parametrize(
+    "policy", [Confidence(0.5), Entropy(0.5), Ensemble(0.5), Patience(1), Deadline(1.0), Budget(1.0)]
+)
 def test_the_other_rules_look_at_every_exit(policy):
     assert policy.evaluates("e1")
     assert policy.evaluates("final")
@@ -170,6 +173,7 @@ def test_costs_come_one_for_each_exit():
         Confidence({"e1": 0.9, "e2": None}),
         Entropy(0.1),
         Entropy({"e1": 0.1}),
+        Ensemble({"e1": 0.9, "e2": None}),
         Patience(2),
         Fixed("final"),
         Deadline(12.5),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sentio import edge
+from sentio.core.confidence import softmax
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.policy import Confidence, Fixed
+from sentio.core.policy import Confidence, Ensemble, Fixed
 from sentio.core.stepping import STEPS
 
 onnx = pytest.importorskip("onnx")
@@ -133,6 +134,26 @@ def test_the_models_own_policy_decides(exported):
         exits.update(found.exit[found.valid].tolist())
     assert exits == {0, 1}
     assert box.step(chunk, state, policy=Fixed("final")).exit.tolist() == [1, 1, 1]
+
+
+def test_exits_of_a_step_answer_together_once_they_are_warm(exported):
+    written, _, _ = exported
+    box = edge.load(written.path, threads=1)
+    steps = box.stream()
+    early = together = last = None
+    for time, chunk in enumerate(chunks(steps, signal(steps, 3, 16))):
+        one, other, both = (
+            steps.step(chunk, state, policy)
+            for state, policy in ((early, Confidence(0.0)), (last, Fixed("final")), (together, Ensemble({})))
+        )
+        early, last, together = one.state, other.state, both.state
+        mean = (softmax(one.output) + softmax(other.output)) / 2
+        if both.exit.any():
+            assert time >= steps.warm_up["final"] and both.exit.tolist() == [1, 1, 1]
+            np.testing.assert_allclose(softmax(both.output), mean, atol=1e-6)
+        elif both.valid.all():
+            np.testing.assert_allclose(softmax(both.output), softmax(one.output), atol=1e-6)
+    assert both.exit.all()
 
 
 def test_pytorch_says_where_its_streams_are(exported):

@@ -14,7 +14,7 @@ from sentio.audio.windows import AudioFrontEnd
 from sentio.core.anytime import FINAL
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
-from sentio.core.policy import Confidence, Fixed
+from sentio.core.policy import Confidence, Ensemble, Fixed
 from sentio.core.torch_row import TorchRow
 from sentio.data.simulate.labels import Event
 from sentio.serve import listening
@@ -105,10 +105,11 @@ def test_a_deadline_is_kept_by_leaving_early(model, clip, monkeypatch):
 
 
 def test_with_time_to_spare_the_policy_decides(model, clip):
-    for policy in (Fixed(FINAL), Confidence(0.0)):
+    for policy in (Fixed(FINAL), Confidence(0.0), Ensemble({})):
         free = list(listen(model, clip, policy=policy))
         bound = list(listen(model, clip, policy=policy, deadline_ms=60_000))
         assert [w.exit for w in free] == [w.exit for w in bound]
+        assert [w.score for w in free] == [w.score for w in bound]
 
 
 def test_a_missed_deadline_is_said_and_answered_by_the_first_exit(model, clip):

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from sentio.core.confidence import softmax
 from sentio.core.errors import ConfigError
-from sentio.core.policy import Confidence, ExitCosts, Fixed
+from sentio.core.policy import Confidence, Ensemble, ExitCosts, Fixed
 from sentio.training.calibrating import calibrate
 from sentio.training.sections import CalibrationSection
 
@@ -80,6 +81,25 @@ def test_thresholds_meet_their_goal_and_the_report_tells_what_they_do(wanted):
     else:
         assert accuracy >= wanted.get("target_accuracy", best - 0.05) - 1e-9
         assert macs < 100, "some leave early"
+
+
+def test_exits_that_answer_together_get_thresholds_for_what_they_say_together():
+    logits, targets = outputs()
+    found = calibrate(logits, targets, COSTS, goal(target_accuracy=0.9, ensemble=True))
+    assert isinstance(found.policy, Ensemble)
+    scaled = [softmax(logits[name] / found.temperatures[name]) for name in logits]
+    together = {"early": scaled[0], "final": (scaled[0] + scaled[1]) / 2}
+    accuracies = [(one.argmax(1) == targets).mean() for one in together.values()]
+    assert [row["accuracy"] for row in found.report["exits"]] == pytest.approx(accuracies)
+    leaves = together["early"].max(1) >= found.policy.threshold["early"]
+    choice = np.where(leaves, together["early"].argmax(1), together["final"].argmax(1))
+    point = found.report["operating_point"]
+    assert point["accuracy"] == pytest.approx((choice == targets).mean()) and point["accuracy"] >= 0.9
+    assert calibrate(logits, targets, COSTS, goal(ensemble=True)).policy == Ensemble({})
+    only = {"final": logits["final"]}
+    assert calibrate(only, targets, ExitCosts(("final",), (1.0,)), goal(ensemble=True)).policy == Fixed(
+        "final"
+    )
 
 
 def test_a_goal_out_of_reach_says_what_is_in_reach():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentio.core.anytime import Row, Step, anytime
 from sentio.core.confidence import MAX_PROBABILITY, classifier_confidence
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.policy import ExitCosts, Memory, Policy, check_exits
+from sentio.core.policy import ExitCosts, Memory, Policy, check_exits, combine_of
 from sentio.core.task import Task
 
 
@@ -80,10 +80,13 @@ def answer(
     # The next exit is the next that is evaluated: one that is switched off must not count as a way out.
     costs = None if costs is None else costs.only(evaluated)
     memory: Memory = {}
+    combine = combine_of(policy)
     leavers: list[_Leavers] = []
     shape: tuple[int, ...] | None = None
     for step in anytime(row, inputs, evaluates=policy.evaluates):
         output = calibrated_output(row, step, task, temperatures)
+        if combine is not None:
+            output, memory = combine(output, memory, np.ones(len(output), bool))
         confidence, choice = judged(output, policy, task)
         elapsed = (perf_counter() - start) * 1000.0
         index = evaluated.index(step.exit)

@@ -7,7 +7,7 @@ and may be shared between threads; what it must remember from exit to exit (`Pat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, Protocol
@@ -15,13 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.confidence import ENTROPY, MAX_PROBABILITY
+from sentio.core.confidence import ENTROPY, MAX_PROBABILITY, softmax
 from sentio.core.errors import ConfigError, UnknownNameError
 
 Memory = dict[str, NDArray[Any]]
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Thresholds = float | Mapping[str, float | None]
+Combine = Callable[[Floats, Memory, Mask], tuple[Floats, Memory]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ class Policy(Protocol):
         ...
 
 
+def combine_of(policy: Policy | None) -> Combine | None:
+    """How a policy makes an answer of several exits' outputs, see `Ensemble.combine`; None if it does not."""
+    combine: Combine | None = getattr(policy, "combine", None)
+    return combine
+
+
 @dataclass(frozen=True)
 class Confidence:
     """Leave when the largest probability reaches a threshold.
@@ -114,7 +121,7 @@ class Confidence:
     measure = MAX_PROBABILITY
 
     def __post_init__(self) -> None:
-        _check_thresholds("Confidence", self.threshold)
+        _check_thresholds(type(self).__name__, self.threshold)
 
     def evaluates(self, exit: str) -> bool:
         return True
@@ -131,6 +138,47 @@ class Confidence:
         known = _needed(confidence, self)
         threshold = _at(self.threshold, exit)
         return np.asarray(False) if threshold is None else known >= threshold, memory
+
+
+@dataclass(frozen=True)
+class Ensemble(Confidence):
+    """Leave when the exits together are sure enough; the answer is the mean of their probabilities so far.
+
+    An ensemble whose members cost nothing (Qendro et al., *Early Exit Ensembles for Uncertainty
+    Quantification*, ML4H 2021). Thresholds are for the mean's largest probability; an exit without one is
+    heard and passed. On streams the answers of one step are averaged, of which a deeper exit's may be about
+    a slightly earlier moment.
+
+    Args:
+        threshold: as for `Confidence`.
+    """
+
+    def combine(self, output: Floats, memory: Memory, heard: Mask) -> tuple[Floats, Memory]:
+        """What the exits say together up to this one.
+
+        Args:
+            output: this exit's calibrated logits, ``(batch, class)``.
+            memory: as for `decide`, which gets what is returned here.
+            heard: for which samples this exit counts, ``(batch,)``.
+
+        Returns:
+            logarithms of mean probabilities, ``(batch, class)``, and the new memory.
+
+        Raises:
+            ConfigError: outputs are no logits of classes.
+        """
+        if output.ndim != 2:
+            raise ConfigError(
+                f"Ensemble averages probabilities of classes, and this task's outputs are {output.shape[1:]} "
+                "for each sample; use Fixed, Deadline or Budget"
+            )
+        voices = heard[:, None].astype(output.dtype)
+        total = softmax(output) * voices
+        if memory:
+            total, voices = memory["total"] + total, memory["voices"] + voices
+        mean = total / np.maximum(voices, 1)
+        logs: Floats = np.log(np.maximum(mean, np.finfo(output.dtype).tiny))
+        return logs, {"total": total, "voices": voices}
 
 
 @dataclass(frozen=True)
@@ -312,6 +360,7 @@ class Budget:
 POLICIES: dict[str, type[Any]] = {
     "confidence": Confidence,
     "entropy": Entropy,
+    "ensemble": Ensemble,
     "patience": Patience,
     "fixed": Fixed,
     "deadline": Deadline,

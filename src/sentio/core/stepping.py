@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sentio.core.answering import judged
 from sentio.core.arrays import Arrays, Rows, put_rows
 from sentio.core.errors import InputError
-from sentio.core.policy import ExitCosts, Memory, Policy, check_exits
+from sentio.core.policy import ExitCosts, Memory, Policy, check_exits, combine_of
 from sentio.core.task import Task
 
 CatchUp = Literal["exact", "hold"]
@@ -144,6 +144,7 @@ def step_with_exits(
     valid = np.zeros(len(steps), dtype=bool)
     output: Any = None
     memory: Memory = {}
+    combine = combine_of(policy)
     for index, name in enumerate(names):
         answer, count, cost = work.run(index, rows)
         caught_up[rows] += count - 1
@@ -151,6 +152,9 @@ def step_with_exits(
         if temperatures and name in temperatures:
             answer = answer / float(temperatures[name])
         here = work.taken(index)[rows] > row.parts[index].warm_up
+        if combine is not None:
+            values, memory = combine(arrays.to_numpy(answer), memory, here)
+            answer = arrays.from_numpy(values, x)
         if index + 1 < len(names) and policy is not None and policy.evaluates(name):
             values = arrays.to_numpy(answer)
             sure, choice = judged(values, policy, task)

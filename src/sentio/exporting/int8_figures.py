@@ -16,7 +16,7 @@ from sentio.core.confidence import softmax
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.manifest import EXIT, STAGE
 from sentio.core.model import Model, RuntimeRow
-from sentio.core.policy import Confidence
+from sentio.core.policy import Confidence, Ensemble
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features
 from sentio.data.readers import open_data
@@ -276,7 +276,7 @@ def refitted(after: Model, parts: Parts, seed: int) -> Model:
         plain.outputs(part.windows.inputs[heard]),
         _targets(after, part)[heard],
         after.costs,
-        CalibrationSection(**(_goal(after) or GOAL)),
+        CalibrationSection(**(_goal(after) or GOAL), ensemble=isinstance(after.policy, Ensemble)),
         seed=seed,
     )
     plain.temperatures = found.temperatures

@@ -23,7 +23,7 @@ from sentio.audio.spectrogram import spectrogram
 from sentio.audio.windows import AudioFrontEnd
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
-from sentio.core.policy import Deadline, ExitCosts, Mask, Memory, Policy
+from sentio.core.policy import Combine, Deadline, ExitCosts, Mask, Memory, Policy, combine_of
 from sentio.core.prediction import Label
 from sentio.core.timing import timed_costs
 from sentio.data.simulate.labels import Event
@@ -282,6 +282,10 @@ class ByDeadline:
     @property
     def measure(self) -> str | None:
         return self.policy.measure
+
+    @property
+    def combine(self) -> Combine | None:
+        return combine_of(self.policy)
 
     def evaluates(self, exit: str) -> bool:
         return True

@@ -16,7 +16,7 @@ from sentio.core.calibration import (
 )
 from sentio.core.confidence import classifier_confidence
 from sentio.core.features import first_of
-from sentio.core.policy import Confidence, ExitCosts, Fixed, Policy
+from sentio.core.policy import Confidence, Ensemble, ExitCosts, Fixed, Memory, Policy
 from sentio.core.task import TargetMaker
 from sentio.training.sections import CalibrationSection
 
@@ -89,6 +89,8 @@ def calibrate(
         name: fit_temperature(outputs[name], targets) if goal.temperature else 1.0 for name in names
     }
     scaled = {name: outputs[name] / temperatures[name] for name in names}
+    if goal.ensemble:
+        scaled = _together(scaled)
     right = np.stack([scaled[name].argmax(axis=1) == targets for name in names])
     accuracy = right.mean(axis=1)
     macs = [costs.macs[costs.index(name)] for name in names]
@@ -109,7 +111,8 @@ def calibrate(
     }
     goals = goal.goals()
     if len(names) == 1 or not goals:
-        return Calibrated(temperatures, Fixed(names[-1]), report)
+        alone = len(names) == 1 or not goal.ensemble
+        return Calibrated(temperatures, Fixed(names[-1]) if alone else Ensemble({}), report)
     target, against = goal.target_accuracy, None
     if goal.accuracy_drop is not None:
         against = int(accuracy.argmax())
@@ -132,4 +135,14 @@ def calibrate(
         "share": dict(zip(names, found.share, strict=True)),
     }
     thresholds = dict(zip(names[:-1], found.thresholds, strict=True))
-    return Calibrated(temperatures, Confidence(thresholds), report)
+    policy = Ensemble(thresholds) if goal.ensemble else Confidence(thresholds)
+    return Calibrated(temperatures, policy, report)
+
+
+def _together(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What each exit says together with those before it."""
+    policy, found = Ensemble({}), {}
+    memory: Memory = {}
+    for name, output in outputs.items():
+        found[name], memory = policy.combine(output, memory, np.ones(len(output), bool))
+    return found

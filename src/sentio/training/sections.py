@@ -333,8 +333,9 @@ class CalibrationSection(_Section):
         default=None, gt=0, description="Goal: the best accuracy at this mean number of MACs."
     )
     certainty: float = Field(
-        default=0.5, ge=0.5, lt=1, description="That the accuracy asked for holds beyond the validation part."
+        default=0.5, ge=0.5, lt=1, description="That the accuracy holds on new data too."
     )
+    ensemble: bool = Field(default=False, description="Exits answer together: the policy is `Ensemble`.")
 
     def goals(self) -> dict[str, float]:
         found = {name: getattr(self, name) for name in ("accuracy_drop", "target_accuracy", "mean_macs")}
