@@ -31,6 +31,7 @@ from sentio.core.errors import MissingProgramError
 from sentio.core.model import Model
 from sentio.core.shelf import FOLDER, SUFFIX, TEXTS, facts
 from sentio.data.features import features
+from sentio.data.simulate.accents import read_accents
 from sentio.training.calibrating import calibrate
 from sentio.training.cross_validation import cross_validate, pooled
 from sentio.training.division import divide
@@ -186,11 +187,13 @@ ZOO = (
             ROOT / "recipes" / "digits-start.yaml",
             {
                 "words": DIGITS,
-                "per_word": 1200,
+                "per_word": 2200,
                 "seed": 31,
                 "rate": 8000,
                 "programs": ("espeak-ng", "flite"),
                 "sizes": 0.2,
+                "accents": read_accents(ROOT / "zoo" / "digit-accents.yaml"),
+                "accented": 0.45,
             },
         ),
     ),
