@@ -1,4 +1,4 @@
-"""One network, five policies: where each sends the samples of a batch, and what that costs."""
+"""One network, six policies: where each sends the samples of a batch, and what that costs."""
 
 from collections import Counter
 
@@ -18,6 +18,7 @@ usual = float(np.median(net.predict(x, sentio.Fixed("block2")).confidence))  # t
 for policy in (
     sentio.Fixed("final"),
     sentio.Confidence({"block2": usual}),
+    sentio.Ensemble({"block2": usual}),
     sentio.Patience(1),
     sentio.Budget(macs["block4"]),
     sentio.Deadline(len(x) * ms["block2"]),
