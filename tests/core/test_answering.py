@@ -222,3 +222,9 @@ def test_an_ensemble_needs_classes():
     table = {name: [[[1.0, 2.0]]] for name in ("e1", "e2", "final")}
     with pytest.raises(ConfigError, match=r"outputs are \(1, 2\) for each sample; use Fixed"):
         answer(TableRow(table), np.arange(1), Ensemble(0.5))
+    with pytest.raises(
+        ConfigError, match="Ensemble averages probabilities of classes, and task 'count' has none"
+    ):
+        answer(TableRow(TABLE), np.arange(3), Ensemble(0.5), Count())
+    named = answer(TableRow(TABLE), np.arange(3), Ensemble({}), Classification(["cat", "dog"]))
+    np.testing.assert_array_equal(named.outputs, answer(TableRow(TABLE), np.arange(3), Ensemble({})).outputs)

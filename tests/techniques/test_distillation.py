@@ -297,6 +297,16 @@ def test_all_exits_together_teach_each(small):
     assert net.branch("e2").linear.weight.grad is None, "what they say together has no gradient"
 
 
+def test_an_exit_that_is_trained_alone_has_nobody_to_learn_from(small):
+    net = small.multi_exit()
+    for phase in ready(small, net, teacher="exits", weight=1.0, phases="layer-wise"):
+        given = batch(net, phase)
+        found = phase.objective.losses(net, given, label_loss)
+        (name,) = given.losses
+        expected = cross_entropy(net(given.inputs)[name], given.targets).item()
+        assert (found["labels"].item(), found["distillation"].item()) == (pytest.approx(expected), 0.0)
+
+
 def test_the_last_exit_teaches_exits_on_a_frozen_backbone(small):
     net = small.multi_exit()
     phases = ready(small, net, teacher="self", weight=1.0, phases="classifier-wise")

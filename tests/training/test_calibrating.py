@@ -90,7 +90,10 @@ def test_exits_that_answer_together_get_thresholds_for_what_they_say_together():
     scaled = [softmax(logits[name] / found.temperatures[name]) for name in logits]
     together = {"early": scaled[0], "final": (scaled[0] + scaled[1]) / 2}
     accuracies = [(one.argmax(1) == targets).mean() for one in together.values()]
-    assert [row["accuracy"] for row in found.report["exits"]] == pytest.approx(accuracies)
+    assert [row["together"] for row in found.report["exits"]] == pytest.approx(accuracies)
+    plain = calibrate(logits, targets, COSTS, goal(target_accuracy=0.9)).report["exits"]
+    for row, other in zip(found.report["exits"], plain, strict=True):
+        assert {key: row[key] for key in other} == other, "what an exit says alone stays what it was"
     leaves = together["early"].max(1) >= found.policy.threshold["early"]
     choice = np.where(leaves, together["early"].argmax(1), together["final"].argmax(1))
     point = found.report["operating_point"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentio.core.anytime import Row, Step, anytime
 from sentio.core.confidence import MAX_PROBABILITY, classifier_confidence
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.policy import ExitCosts, Memory, Policy, check_exits, combine_of
+from sentio.core.policy import Combine, ExitCosts, Memory, Policy, check_exits, combine_of
 from sentio.core.task import Task
 
 
@@ -80,7 +80,7 @@ def answer(
     # The next exit is the next that is evaluated: one that is switched off must not count as a way out.
     costs = None if costs is None else costs.only(evaluated)
     memory: Memory = {}
-    combine = combine_of(policy)
+    combine = combining(policy, task)
     leavers: list[_Leavers] = []
     shape: tuple[int, ...] | None = None
     for step in anytime(row, inputs, evaluates=policy.evaluates):
@@ -111,6 +111,21 @@ def answer(
             memory = {key: values[~mask] for key, values in memory.items()}
             leavers.append(here if len(leaving) == len(output) else here.only(leaving))
     return _gather(leavers, evaluated)
+
+
+def combining(policy: Policy | None, task: Task | None) -> Combine | None:
+    """How the policy makes one answer of several exits' outputs, None if it answers with one exit's.
+
+    Raises:
+        ConfigError: the task's outputs are no logits of classes, of which alone means are taken.
+    """
+    combine = combine_of(policy)
+    if combine is not None and task is not None and not getattr(task, "labels", ()):
+        raise ConfigError(
+            f"{type(policy).__name__} averages probabilities of classes, and task {task.name!r} has none; "
+            "use Fixed, Deadline or Budget"
+        )
+    return combine
 
 
 def judged(

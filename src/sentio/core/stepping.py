@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.answering import judged
+from sentio.core.answering import combining, judged
 from sentio.core.arrays import Arrays, Rows, put_rows
 from sentio.core.errors import InputError
-from sentio.core.policy import ExitCosts, Memory, Policy, check_exits, combine_of
+from sentio.core.policy import ExitCosts, Memory, Policy, check_exits
 from sentio.core.task import Task
 
 CatchUp = Literal["exact", "hold"]
@@ -144,7 +144,7 @@ def step_with_exits(
     valid = np.zeros(len(steps), dtype=bool)
     output: Any = None
     memory: Memory = {}
-    combine = combine_of(policy)
+    combine = combining(policy, task)
     for index, name in enumerate(names):
         answer, count, cost = work.run(index, rows)
         caught_up[rows] += count - 1

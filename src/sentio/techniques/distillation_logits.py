@@ -119,7 +119,7 @@ class LogitTerm:
         return mine | {FINAL} if self.within == "self" and self.asks(losses) else mine
 
     def asks(self, losses: Mapping[str, float]) -> bool:
-        return any(self.weights[name] > 0 for name in losses if name not in self.leave)
+        return bool(self._taught(losses))
 
     def taps(self, losses: Mapping[str, float]) -> set[Read]:
         return set()
@@ -131,19 +131,26 @@ class LogitTerm:
         """Any exits, and any teacher of as many classes, fit."""
 
     def parts(self, seen: Comparison, label_loss: LabelLoss) -> dict[str, Tensor]:
-        labels, taught = [], []
-        teacher = self._teacher(seen) if self.asks(seen.batch.losses) else None
+        labels, parts = [], []
+        taught = self._taught(seen.batch.losses)
+        teacher = self._teacher(seen) if taught else None
         for name, weight in seen.batch.losses.items():
             if name in self.leave:
                 continue
             output = seen.outputs[name]
-            if self.label_weights[name] > 0:
-                share = weight * self.label_weights[name]
-                labels.append(share * label_loss(output, seen.batch.targets))
-            if self.weights[name] > 0 and teacher is not None:
+            label_weight = self.label_weights[name] if name in taught else 1.0
+            if label_weight > 0:
+                labels.append(weight * label_weight * label_loss(output, seen.batch.targets))
+            if name in taught and teacher is not None:
                 far = distillation_loss(output, teacher, self.temperature, self.form)
-                taught.append(weight * self.weights[name] * far)
-        return {"labels": total(labels, seen), "distillation": total(taught, seen)}
+                parts.append(weight * self.weights[name] * far)
+        return {"labels": total(labels, seen), "distillation": total(parts, seen)}
+
+    def _taught(self, losses: Mapping[str, float]) -> set[str]:
+        """The exits that learn from the teacher in a phase with these losses."""
+        if self.within == "exits" and len(losses) < 2:  # one exit has nobody but itself
+            return set()
+        return {name for name in losses if self.weights[name] > 0 and name not in self.leave}
 
     def _teacher(self, seen: Comparison) -> Tensor:
         """The teacher's logits, without gradient."""

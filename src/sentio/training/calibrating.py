@@ -88,9 +88,8 @@ def calibrate(
     temperatures = {
         name: fit_temperature(outputs[name], targets) if goal.temperature else 1.0 for name in names
     }
-    scaled = {name: outputs[name] / temperatures[name] for name in names}
-    if goal.ensemble:
-        scaled = _together(scaled)
+    alone = {name: outputs[name] / temperatures[name] for name in names}
+    scaled = _together(alone) if goal.ensemble else alone
     right = np.stack([scaled[name].argmax(axis=1) == targets for name in names])
     accuracy = right.mean(axis=1)
     macs = [costs.macs[costs.index(name)] for name in names]
@@ -99,11 +98,12 @@ def calibrate(
         "exits": [
             {
                 "name": name,
-                "accuracy": float(accuracy[index]),
+                "accuracy": float((alone[name].argmax(axis=1) == targets).mean()),
+                **({"together": float(accuracy[index])} if goal.ensemble else {}),
                 "macs": macs[index],
                 "temperature": temperatures[name],
                 "ece_before": expected_calibration_error(outputs[name], targets),
-                "ece_after": expected_calibration_error(scaled[name], targets),
+                "ece_after": expected_calibration_error(alone[name], targets),
             }
             for index, name in enumerate(names)
         ],
@@ -111,8 +111,8 @@ def calibrate(
     }
     goals = goal.goals()
     if len(names) == 1 or not goals:
-        alone = len(names) == 1 or not goal.ensemble
-        return Calibrated(temperatures, Fixed(names[-1]) if alone else Ensemble({}), report)
+        together = goal.ensemble and len(names) > 1
+        return Calibrated(temperatures, Ensemble({}) if together else Fixed(names[-1]), report)
     target, against = goal.target_accuracy, None
     if goal.accuracy_drop is not None:
         against = int(accuracy.argmax())

@@ -324,7 +324,7 @@ class CalibrationSection(_Section):
 
     temperature: bool = Field(default=True, description="Fit a temperature for each exit.")
     accuracy_drop: float | None = Field(
-        default=None, ge=0, le=1, description="Goal: accuracy at most this much below the best single exit's."
+        default=None, ge=0, le=1, description="Goal: accuracy at most this much below the best exit's."
     )
     target_accuracy: float | None = Field(
         default=None, gt=0, le=1, description="Goal: this accuracy, as cheaply as possible."
@@ -332,9 +332,7 @@ class CalibrationSection(_Section):
     mean_macs: float | None = Field(
         default=None, gt=0, description="Goal: the best accuracy at this mean number of MACs."
     )
-    certainty: float = Field(
-        default=0.5, ge=0.5, lt=1, description="That the accuracy holds on new data too."
-    )
+    certainty: float = Field(default=0.5, ge=0.5, lt=1, description="That this holds on new data too.")
     ensemble: bool = Field(default=False, description="Exits answer together: the policy is `Ensemble`.")
 
     def goals(self) -> dict[str, float]:
