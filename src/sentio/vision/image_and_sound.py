@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentio.core import registry
 from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import FrontEnd, Prepared
+from sentio.core.features import Prepared
 from sentio.core.registry import register
 from sentio.vision.density import Placement
 
@@ -78,13 +78,13 @@ class ImageAndSound:
         eye = registry.build("frontend", "image", **{**self.picture, **scale})
         options = {key: value for key, value in self.sound.items() if key not in ("name", *SCALE)}
         ear = registry.build("frontend", self.sound.get("name", SOUND), **options)
-        if set(ear.input_shapes) != {MAIN} or not hasattr(ear, "window_samples"):
+        if set(ear.input_shapes) != {MAIN} or not hasattr(ear, "middle"):
             raise ConfigError(f"Front end {ear.name!r} does not hear; name one of sound, such as {SOUND}")
         object.__setattr__(self, "_eye", eye)
         object.__setattr__(self, "_ear", ear)
 
     @property
-    def parts(self) -> tuple[Any, FrontEnd]:
+    def parts(self) -> tuple[Any, Any]:
         """The front ends of the picture, with its mean and deviation, and of the sound, without."""
         return self._eye, self._ear  # type: ignore[attr-defined]
 
@@ -121,12 +121,11 @@ class ImageAndSound:
         """
         picture, sound = _both(source)
         eye, ear = self.parts
-        seen, heard = eye.prepare(picture, hop=hop), ear.prepare(sound)
-        middle = (heard.starts + heard.ends) / 2
-        place = int(np.abs(middle - middle.mean()).argmin())
-        inputs = {MAIN: seen.inputs, AUDIO: heard.inputs[place : place + 1]}
-        silent = seen.silent & heard.silent[place : place + 1]
-        return Prepared(inputs, seen.starts, seen.ends, silent, (*seen.notes, *heard.notes))
+        seen, heard = eye.prepare(picture, hop=hop), ear.middle(sound)
+        inputs = {MAIN: seen.inputs, AUDIO: heard.inputs}
+        return Prepared(
+            inputs, seen.starts, seen.ends, seen.silent & heard.silent, (*seen.notes, *heard.notes)
+        )
 
     def finish(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Both standardised as a network takes them, batch first."""
