@@ -1,14 +1,22 @@
 """Crowds: generated scenes, MATLAB's files against scipy, and the readers of ShanghaiTech and DISCO."""
 
+import struct
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sentio.audio import io
+from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError
 from sentio.data.crowds import read_disco, read_picture, read_shanghaitech
+from sentio.data.features import features, with_targets
 from sentio.data.mat_file import read_mat
+from sentio.data.readers import open_data
 from sentio.data.simulate.crowd import CONDITIONS, CrowdSettings, crowd_picture
+from sentio.tasks.counting import Counting
 from sentio.vision.density_picture import write_png
+from sentio.vision.pictures import picture_size
 
 # Generated scenes
 
@@ -117,6 +125,14 @@ def test_other_and_damaged_matlab_files_are_refused_in_one_sentence(tmp_path):
         with pytest.raises(InputError, match=message) as error:
             read_mat(file)
         assert ". " not in str(error.value)
+    # A matrix that ends behind an element of it: nothing at all, flags, shape, name.
+    flags, shape, name = (
+        struct.pack("<4I", *four) for four in ((6, 8, 6, 0), (5, 8, 1, 1), (1, 3, 7364973, 0))
+    )
+    for parts in (flags, flags + shape, flags + shape + name, flags[:4] + bytes(4), shape[:8] * 3):
+        file.write_bytes(whole[:128] + struct.pack("<2I", 14, len(parts)) + parts)
+        with pytest.raises(InputError, match=r"a\.mat is damaged: .*; get it again"):
+            read_mat(file)
     with pytest.raises(InputError, match="Cannot read"):
         read_mat(tmp_path / "none.mat")
 
