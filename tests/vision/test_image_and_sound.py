@@ -50,13 +50,19 @@ def test_a_sound_of_the_same_name_is_found(scene, tmp_path):
         found = frontend.prepare(source)
         assert np.array_equal(found.inputs["main"], whole.inputs["main"])
         assert np.allclose(found.inputs["audio"], whole.inputs["audio"], atol=1e-4)
+    assert frontend.companions(picture) == {"audio": sound}
     sound.rename(picture.with_suffix(".wav"))  # beside the picture itself
     assert np.array_equal(frontend.prepare(picture).inputs["audio"], whole.inputs["audio"])
     picture.with_suffix(".wav").unlink()
+    assert frontend.companions(picture) == {}
     with pytest.raises(InputError, match=r"a.png has no sound of the same name; put a.wav beside it"):
         frontend.prepare(picture)
     with pytest.raises(InputError, match="There is no image file"):
         frontend.prepare(picture.with_name("b.png"))
+    with pytest.raises(InputError, match=r"a\.png comes without a sound; name one, or use a front end"):
+        frontend.prepare({"main": picture, "audio": None})
+    with pytest.raises(InputError, match=r"^The picture comes without a sound"):
+        frontend.prepare((pixels, None))
 
 
 @pytest.mark.parametrize("hop", [None, 0.25, 0.4])

@@ -106,8 +106,8 @@ class ImageAndSound:
 
         Args:
             source: ``{"main": picture, "audio": sound}`` or ``(picture, sound)``, each as its front end takes
-                it; or the path of a picture alone, whose sound has the same name and lies beside it or in a
-                folder ``sounds`` or ``audio`` beside its own.
+                it, a sound that is known not to be there as None; or the path of a picture alone, whose sound
+                has the same name and lies beside it or in a folder ``sounds`` or ``audio`` beside its own.
             hop: a picture has no time to hop in, so None.
 
         Returns:
@@ -120,12 +120,22 @@ class ImageAndSound:
             ConfigError: a hop is given.
         """
         picture, sound = _both(source)
+        if sound is None:
+            shown = picture if isinstance(picture, str | PathLike) else "The picture"
+            raise InputError(
+                f"{shown} comes without a sound; name one, or use a front end and a network of pictures alone"
+            )
         eye, ear = self.parts
         seen, heard = eye.prepare(picture, hop=hop), ear.middle(sound)
         inputs = {MAIN: seen.inputs, AUDIO: heard.inputs}
         return Prepared(
             inputs, seen.starts, seen.ends, seen.silent & heard.silent, (*seen.notes, *heard.notes)
         )
+
+    def companions(self, source: str | PathLike[str]) -> dict[str, Path]:
+        """The sound that `prepare` finds for a picture's path, under ``audio``; nothing if there is none."""
+        found = _sound_beside(Path(source))
+        return {} if found is None else {AUDIO: found}
 
     def finish(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Both standardised as a network takes them, batch first."""
@@ -184,15 +194,21 @@ def _sound_of(picture: Path) -> Path:
     """
     if not picture.is_file():
         raise InputError(f"There is no image file {picture}; check the path")
-    beside = [picture.parent, *(picture.parent.parent / name for name in FOLDERS)]
-    for folder in beside:
+    found = _sound_beside(picture)
+    if found is None:
+        raise InputError(
+            f"{picture} has no sound of the same name; put {picture.stem}.wav beside it, or in a folder "
+            f"{FOLDERS[0]} beside its own"
+        )
+    return found
+
+
+def _sound_beside(picture: Path) -> Path | None:
+    for folder in (picture.parent, *(picture.parent.parent / name for name in FOLDERS)):
         for ending in ENDINGS:
             if (folder / f"{picture.stem}{ending}").is_file():
                 return folder / f"{picture.stem}{ending}"
-    raise InputError(
-        f"{picture} has no sound of the same name; put {picture.stem}.wav beside it, or in a folder "
-        f"{FOLDERS[0]} beside its own"
-    )
+    return None
 
 
 @register("frontend", "image-and-sound")
