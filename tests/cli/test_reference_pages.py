@@ -12,6 +12,8 @@ import typer
 import yaml
 
 from sentio.cli.app import app
+from sentio.cli.options import PolicyText
+from sentio.core.policy import POLICIES
 from sentio.core.registry import names
 from sentio.training.recipe import read_recipe
 
@@ -31,6 +33,12 @@ def script(name):
 def test_written_pages_are_fresh(name):
     made = script(name)
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), f"run: python docs/{name}.py"
+
+
+def test_the_help_of_policy_names_them_all():
+    (option,) = PolicyText.__metadata__
+    assert re.findall(r"(\w+):[\w.]", option.help) == list(POLICIES)
+    assert option.help in (DOCS / "cli.md").read_text(encoding="utf-8")
 
 
 def test_recipes_on_the_page_are_valid():

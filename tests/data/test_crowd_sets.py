@@ -1,5 +1,7 @@
 """Crowds as data sets: rendered folders and their tables, ShanghaiTech and DISCO, targets of a front end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,10 @@ from sentio.vision.density import Placement
 from sentio.vision.density_picture import write_png
 
 pytest.importorskip("PIL")
+SENSES = {
+    "picture": {"height": 32, "width": 48},
+    "sound": {"window": 0.5, "rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 16},
+}
 SMALL = {"train": 5, "validation": 2, "test": 3, "size": (32, 48), "people": (0, 12), "rate": 8000}
 
 
@@ -108,8 +114,14 @@ def test_settings_that_are_not_possible_are_refused(tmp_path, options, message):
         (
             "crowds.csv",
             2,
-            "pictures/val_0000.png,train,,0,clear",
-            "line 3 names .* for a second time|and heads",
+            "pictures/val_0000.png,train,,{heads},clear",
+            r"line 3 names 'pictures/val_0000\.png' for a second time; delete one of the lines",
+        ),
+        (
+            "crowds.csv",
+            2,
+            "./pictures//val_0000.png,train,,{heads},clear",
+            r"line 3 names 'pictures/val_0000\.png' for a second time; delete one of the lines",
         ),
         (
             "crowds.csv",
@@ -129,10 +141,49 @@ def test_settings_that_are_not_possible_are_refused(tmp_path, options, message):
     ],
 )
 def test_tables_that_cannot_be_used_are_refused_in_one_sentence(own, table, line, text, message):
-    _line(own / table, line, text)
+    heads = len(open_data(own).items[1].truth.points())
+    _line(own / table, line, text.format(heads=heads))
     with pytest.raises(InputError, match=message) as error:
         open_data(own)
     assert ". " not in str(error.value).replace("…", "")
+
+
+def test_a_picture_is_the_same_one_however_its_path_is_written(own):
+    before = open_data(own).items
+    crowds, heads = own / "crowds.csv", own / "heads.csv"
+    crowds.write_text(crowds.read_text().replace("pictures/train_0000.png", "./pictures/train_0000.png"))
+    heads.write_text(heads.read_text().replace("pictures/val_0000.png", "pictures\\val_0000.png"))
+    after = open_data(own).items
+    assert [item.name for item in after] == [item.name for item in before]
+    assert [item.truth.count for item in after] == [item.truth.count for item in before]
+    assert sum(item.truth.count for item in after) > 0
+
+
+def test_a_table_that_names_no_sound_counts_and_a_sound_found_by_its_name_is_in_the_key(own, tmp_path):
+    frontend = registry.build("frontend", "image-and-sound", **SENSES)
+    crowds = own / "crowds.csv"
+    crowds.write_text(crowds.read_text().replace("sounds/train_0000.wav", ""))
+    data = open_data(own)
+    first, second = data.items
+    assert (own / "sounds" / "train_0000.wav").is_file()
+    assert first.beside == {"audio": None} and second.beside["audio"].is_file()
+    with pytest.raises(InputError, match=r"1 of 2 files .*train_0000\.png \(comes without a sound; name one"):
+        features(data, frontend)
+    assert features(data, frontend, skip_bad=True).rows.tolist() == [1]
+    assert len(features(data, registry.build("frontend", "image", **SENSES["picture"]))) == 2
+
+    # A data set that says nothing of sounds: those of the same name are found, and looked at for the cache.
+    silent_about = replace(data, items=tuple(replace(item, beside={}) for item in data.items))
+    found = features(silent_about, frontend, cache=tmp_path / "cache")
+    sound = own / "sounds" / "train_0000.wav"
+    io.write(sound, np.random.default_rng(0).normal(0, 0.1, 8001), 8000)
+    other = features(silent_about, frontend, cache=tmp_path / "cache")
+    assert np.array_equal(other.inputs["audio"], features(silent_about, frontend).inputs["audio"])
+    assert not np.array_equal(other.inputs["audio"][0], found.inputs["audio"][0])
+    assert np.array_equal(other.inputs["audio"][1], found.inputs["audio"][1])
+    again = features(silent_about, frontend, cache=tmp_path / "cache")
+    assert np.array_equal(again.inputs["audio"], other.inputs["audio"])
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_without_heads_there_are_none_and_without_the_table_it_is_refused(own):

@@ -1,14 +1,22 @@
 """Crowds: generated scenes, MATLAB's files against scipy, and the readers of ShanghaiTech and DISCO."""
 
+import struct
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sentio.audio import io
+from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError
 from sentio.data.crowds import read_disco, read_picture, read_shanghaitech
+from sentio.data.features import features, with_targets
 from sentio.data.mat_file import read_mat
+from sentio.data.readers import open_data
 from sentio.data.simulate.crowd import CONDITIONS, CrowdSettings, crowd_picture
+from sentio.tasks.counting import Counting
 from sentio.vision.density_picture import write_png
+from sentio.vision.pictures import picture_size
 
 # Generated scenes
 
@@ -117,6 +125,14 @@ def test_other_and_damaged_matlab_files_are_refused_in_one_sentence(tmp_path):
         with pytest.raises(InputError, match=message) as error:
             read_mat(file)
         assert ". " not in str(error.value)
+    # A matrix that ends behind an element of it: nothing at all, flags, shape, name.
+    flags, shape, name = (
+        struct.pack("<4I", *four) for four in ((6, 8, 6, 0), (5, 8, 1, 1), (1, 3, 7364973, 0))
+    )
+    for parts in (flags, flags + shape, flags + shape + name, flags[:4] + bytes(4), shape[:8] * 3):
+        file.write_bytes(whole[:128] + struct.pack("<2I", 14, len(parts)) + parts)
+        with pytest.raises(InputError, match=r"a\.mat is damaged: .*; get it again"):
+            read_mat(file)
     with pytest.raises(InputError, match="Cannot read"):
         read_mat(tmp_path / "none.mat")
 
@@ -149,6 +165,44 @@ def test_reads_shanghaitech(shanghaitech):
     assert second.points().tolist() == [[0, 1], [2, 3]]
     assert (second.pixels() == 2).all() and second.pixels().shape == (6, 8, 3)
     assert second.sound is None
+
+
+def test_pictures_are_upright_as_front_ends_see_them(shanghaitech):
+    image_module = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    exif = image_module.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    file = shanghaitech / "test_data" / "images" / "IMG_1.png"
+    image_module.fromarray(pixels).save(file, exif=exif)
+    scene = read_shanghaitech(shanghaitech).part("test")[0]
+    assert np.array_equal(scene.pixels(), np.rot90(pixels, -1))
+    assert scene.pixels().shape[:2] == picture_size(file) == (8, 6)
+
+
+def _write_heads(file, heads):
+    info = np.empty((1, 1), object)
+    info[0, 0] = {"location": np.array(heads, float)}
+    pytest.importorskip("scipy.io").savemat(file, {"image_info": info})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_heads_that_are_no_numbers_are_refused_and_not_left_out_of_the_count(shanghaitech, value):
+    pytest.importorskip("PIL")
+    _write_heads(shanghaitech / "train_data/ground-truth/GT_IMG_3.mat", [[1, 1], [2, value], [3, 3]])
+    data = open_data(shanghaitech).subset([0, 1, 2])
+    message = r"GT_IMG_3\.mat holds 1 heads that are NaN or infinite, the first in row 2 of location; correct"
+    with pytest.raises(InputError, match=message):
+        _ = data.items[2].truth.count
+    frontend, task = registry.build("frontend", "image", height=6, width=8), Counting(sigma=1.0, side=3)
+    prepared = features(data, frontend)
+    with pytest.raises(InputError, match=rf"1 of 3 annotations of .*{message}"):
+        with_targets(prepared, data, task, frontend)
+    found = with_targets(prepared, data, task, frontend, skip_bad=True)
+    assert found.rows.tolist() == [0, 1]
+    # Those of a data set of one's own, which nobody has looked at before.
+    item = replace(data.items[0], truth=replace(data.items[0].truth, points=lambda: np.array([[1, value]])))
+    with pytest.raises(InputError, match="1 of its 1 heads are NaN or infinite, the first is number 1"):
+        task.target(item, frontend)
 
 
 def test_shanghaitech_without_annotations_is_refused(shanghaitech):
@@ -186,8 +240,39 @@ def test_reads_disco(tmp_path):
         read_disco(tmp_path / "imgs")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.01])
+def test_densities_that_are_no_numbers_of_persons_are_refused(tmp_path, value):
+    pytest.importorskip("PIL")
+    scipy_io = pytest.importorskip("scipy.io")
+    for name in ("imgs", "audio"):
+        (tmp_path / name).mkdir()
+    for part in ("train", "val", "test"):
+        write_png(tmp_path / "imgs" / f"{part}.png", np.zeros((6, 8, 3), np.uint8))
+        io.write(tmp_path / "audio" / f"{part}.wav", np.zeros(480), 48000)
+        (tmp_path / "density" / part).mkdir(parents=True)
+        density = np.full((6, 8), 1 / 48)
+        if part == "val":
+            density[1, 4] = value
+        scipy_io.savemat(tmp_path / "density" / part / f"{part}.mat", {"map": density})
+    data = open_data(tmp_path)
+    message = (
+        "val.mat holds 1 densities that are NaN, infinite or below 0, the first in row 2, column 5 of map"
+    )
+    with pytest.raises(InputError, match=message):
+        _ = data.items[1].truth.count
+    frontend, task = registry.build("frontend", "image", height=6, width=8), Counting()
+    prepared = features(data, frontend)
+    with pytest.raises(InputError, match=rf"1 of 3 annotations of .*{message}"):
+        with_targets(prepared, data, task, frontend)
+    found = with_targets(prepared, data, task, frontend, skip_bad=True)
+    assert found.rows.tolist() == [0, 2] and found.targets["count"] == pytest.approx(1)
+    item = replace(data.items[0], truth=replace(data.items[0].truth, density=lambda: np.array([[1, value]])))
+    with pytest.raises(InputError, match="its density holds values that are NaN, infinite or below 0"):
+        task.target(item, frontend)
+
+
 def test_a_file_that_is_no_picture_is_refused(tmp_path):
     pytest.importorskip("PIL")
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="as a picture"):
+    with pytest.raises(InputError, match="is no image that can be read"):
         read_picture(tmp_path / "a.png")

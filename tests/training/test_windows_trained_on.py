@@ -9,6 +9,7 @@ import sentio
 from sentio.core.errors import ConfigError
 from sentio.data.readers import open_data
 from sentio.training.batches import Arrays, Shuffled
+from sentio.training.recipe import read_recipe
 from sentio.training.training import train
 
 ROWS = np.array([7, 7, 2, 2, 2, 9])
@@ -96,6 +97,11 @@ def test_front_ends_without_it_say_so(tones, recipe):
     values = recipe(frontend="waveform", standardise="band", network=None, exits=[])
     with pytest.raises(ConfigError, match="standardise: front end 'waveform' has no mean and std; take"):
         train(None, values, tones)
+    for frontend in ("image", "image-and-sound"):
+        message = f"standardise: front end '{frontend}' scales its inputs in its own way and not by band"
+        with pytest.raises(ConfigError, match=message):
+            read_recipe({**recipe(network=None, exits=[]), "frontend": frontend, "standardise": "band"})
+        read_recipe({**recipe(network=None, exits=[]), "frontend": frontend, "standardise": "all"})
     values = recipe(frontend="skeleton", data={"train_hop": 0.1}, network=None, exits=[])
     with pytest.raises(ConfigError, match=r"data.train_hop: front end 'skeleton' has no hop; take"):
         train(None, values, tones)

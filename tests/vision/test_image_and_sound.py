@@ -50,23 +50,44 @@ def test_a_sound_of_the_same_name_is_found(scene, tmp_path):
         found = frontend.prepare(source)
         assert np.array_equal(found.inputs["main"], whole.inputs["main"])
         assert np.allclose(found.inputs["audio"], whole.inputs["audio"], atol=1e-4)
+    assert frontend.companions(picture) == {"audio": sound}
     sound.rename(picture.with_suffix(".wav"))  # beside the picture itself
     assert np.array_equal(frontend.prepare(picture).inputs["audio"], whole.inputs["audio"])
     picture.with_suffix(".wav").unlink()
+    assert frontend.companions(picture) == {}
     with pytest.raises(InputError, match=r"a.png has no sound of the same name; put a.wav beside it"):
         frontend.prepare(picture)
     with pytest.raises(InputError, match="There is no image file"):
         frontend.prepare(picture.with_name("b.png"))
+    with pytest.raises(InputError, match=r"a\.png comes without a sound; name one, or use a front end"):
+        frontend.prepare({"main": picture, "audio": None})
+    with pytest.raises(InputError, match=r"^The picture comes without a sound"):
+        frontend.prepare((pixels, None))
 
 
-def test_a_longer_sound_is_heard_around_its_middle(scene):
+@pytest.mark.parametrize("hop", [None, 0.25, 0.4])
+@pytest.mark.parametrize("samples", [4000, 4001, 5200, 6000, 7600, 8000, 12345])
+def test_a_longer_sound_is_heard_around_its_middle(scene, samples, hop):
     picture, _ = scene
-    quiet = np.zeros(8000)
-    quiet[8000 // 2 - 500 : 8000 // 2 + 500] = 0.3
-    frontend = build(sound={**SOUND, "hop": 0.25})
-    longer = frontend.prepare((picture, (quiet, 8000))).inputs["audio"]
-    middle = frontend.prepare((picture, (quiet[2000:6000], 8000))).inputs["audio"]
-    assert np.array_equal(longer, middle)
+    sound = np.random.default_rng(samples).normal(0, 0.1, samples)
+    frontend = build(sound={**SOUND, "hop": hop})
+    first = (samples - 4000) // 2
+    longer = frontend.prepare((picture, (sound, 8000)))
+    middle = frontend.prepare((picture, (sound[first : first + 4000], 8000)))
+    assert len(longer) == 1
+    assert np.array_equal(longer.inputs["audio"], middle.inputs["audio"])
+
+
+def test_the_middle_of_a_sound_is_silent_beside_a_loud_beginning(scene):
+    ear = registry.build("frontend", "log-mel", **SOUND, quiet=40.0)
+    sound = np.random.default_rng(0).normal(0, 0.001, 12000)
+    assert ear.middle((sound, 8000)).silent.tolist() == [False]
+    sound[:2000] *= 300
+    found = ear.middle((sound, 8000))
+    assert (found.silent.tolist(), found.starts.tolist(), found.ends.tolist()) == ([True], [0.5], [1.0])
+    short = ear.middle((sound[:800], 8000))
+    assert np.array_equal(short.inputs, ear.prepare((sound[:800], 8000)).inputs)
+    assert short.notes == ("The recording of 0.100 s is padded with silence to 0.5 s",)
 
 
 def test_settings_build_it_again_and_a_fit_standardises_both(scene):

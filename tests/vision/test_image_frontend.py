@@ -1,6 +1,7 @@
 """Images made here, read back as pixels of one size."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -234,6 +235,18 @@ def test_the_size_of_a_file_is_that_of_its_upright_pixels(tmp_path, turn):
     for name in ("b.png", "none.png"):
         with pytest.raises(InputError, match="is no image that can be read"):
             picture_size(tmp_path / name)
+
+
+def test_the_size_of_a_file_of_too_many_pixels_is_refused_as_its_pixels_are(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", NOISE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12 * 20 // 2 - 1)
+    for read in (read_picture, picture_size):
+        with pytest.raises(InputError, match=r"a\.png has too many pixels \(.*\); scale it down"):
+            read(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12 * 20 // 2)  # Pillow only warns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert picture_size(path) == (12, 20)
 
 
 @pytest.mark.parametrize("resize", ["crop", "stretch", "pad"])

@@ -144,20 +144,45 @@ class AudioFrontEnd:
         hop = self.hop if hop is None else hop
         step = length if hop is None else _samples(hop, rate)
         sound = self._sound(source)
+        heard = sound.samples.shape[-1]
+        return self._windows(sound, window_starts(heard, length, step, self.features.hop_length))
+
+    def middle(self, source: Any) -> Prepared:
+        """Features of the one window in the middle of a recording; of a short one as `prepare` gives it.
+
+        Args:
+            source: as for `prepare`.
+
+        Returns:
+            Inputs float32, ``(1, 1, time, frequency)``, of a waveform ``(1, 1, time)``.
+
+        Raises:
+            InputError: the source cannot be read, or is none.
+        """
+        sound = self._sound(source)
+        before = max(sound.samples.shape[-1] - self.window_samples, 0) // 2
+        return self._windows(sound, np.array([before]), float(np.abs(sound.samples).max()))
+
+    def _windows(self, sound: Sound, starts: NDArray[np.int64], loudest: float = 0.0) -> Prepared:
+        """The windows that begin at these samples of a mono sound at the front end's rate.
+
+        ``loudest`` is the peak of what lies beside them, where there is more than they hold.
+        """
+        rate, length = self.features.rate, self.window_samples
         samples, notes = sound.samples[0], list(sound.notes)
         heard = len(samples)
         if heard < length:
             notes.append(f"The recording of {heard / rate:.3f} s is padded with silence to {self.window:g} s")
             before = (length - heard) // 2 if self.features.CENTRED else 0
             samples = np.pad(samples, (before, length - heard - before))
-        starts = window_starts(heard, length, step, self.features.hop_length)
         features = np.empty((len(starts), *self.input_shapes[MAIN]), np.float32)
         peaks = np.empty(len(starts))
         for index, start in enumerate(starts):
             part = samples[start : start + length]
             features[index, 0] = self.features(part)
             peaks[index] = max(part.max(), -part.min())
-        least = 0.0 if self.quiet is None else float(peaks.max()) * 10 ** (-self.quiet / 20)
+        loudest = max(loudest, float(peaks.max()))
+        least = 0.0 if self.quiet is None else loudest * 10 ** (-self.quiet / 20)
         silent = peaks < max(SILENT_PEAK, least)
         ends = np.minimum(starts + length, heard)
         return Prepared(features, starts / rate, ends / rate, silent, tuple(notes))

@@ -29,8 +29,8 @@ PolicyText = Annotated[
     typer.Option(
         "--policy",
         metavar="NAME:VALUE",
-        help="Who leaves when, instead of the model's own policy: confidence:0.9, entropy:0.2, patience:1, "
-        "fixed:EXIT, deadline:MS or budget:MACS.",
+        help="Who leaves when, instead of the model's own policy: confidence:0.9, entropy:0.2, "
+        "ensemble:0.9, patience:1, fixed:EXIT, deadline:MS or budget:MACS.",
     ),
 ]
 Protocol = Annotated[

@@ -22,6 +22,8 @@ def is_crowds(folder: Path) -> bool:
 def read_crowds(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
     """Pictures of crowds; each item's ``truth`` is its `CrowdScene`, ``beside["audio"]`` its sound.
 
+    That is None where a table names no sound; ShanghaiTech, which was published without, says nothing.
+
     Args:
         folder: the data set.
         shown: what messages call it.
@@ -32,7 +34,8 @@ def read_crowds(folder: Path, shown: Path, protocol: str | None = None) -> Datas
         InputError: the data cannot be used as it is.
         ConfigError: no such protocol.
     """
-    if _is_tables(folder):
+    tables = _is_tables(folder)
+    if tables:
         crowds = read_crowd_tables(folder)
     else:
         crowds = read_shanghaitech(folder) if _is_shanghaitech(folder) else read_disco(folder)
@@ -41,7 +44,7 @@ def read_crowds(folder: Path, shown: Path, protocol: str | None = None) -> Datas
     chosen = choose_protocol(protocol, OFFICIAL, shown)
     return Dataset(
         name=shown.name,
-        items=_items(crowds),
+        items=_items(crowds, tables),
         labels=(CROWD,),
         root=shown,
         protocols=OFFICIAL,
@@ -50,7 +53,7 @@ def read_crowds(folder: Path, shown: Path, protocol: str | None = None) -> Datas
     )
 
 
-def _items(crowds: Crowds) -> tuple[Item, ...]:
+def _items(crowds: Crowds, tables: bool) -> tuple[Item, ...]:
     return tuple(
         Item(
             scene.name,
@@ -58,7 +61,7 @@ def _items(crowds: Crowds) -> tuple[Item, ...]:
             CROWD,
             details={"part": PARTS[scene.part], **scene.details},
             truth=scene,
-            beside={} if scene.sound is None else {"audio": scene.sound},
+            beside={"audio": scene.sound} if tables or scene.sound is not None else {},
         )
         for scene in crowds
     )

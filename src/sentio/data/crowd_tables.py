@@ -29,7 +29,8 @@ def read_crowd_tables(folder: str | Path) -> Crowds:
 
     ``crowds.csv`` names a picture, its part (``train``, ``val`` or ``test``), its sound (empty for none) and
     how many people there are; ``heads.csv`` the picture and (x, y) in pixels of each of them. Both files lie
-    in the folder, and names are relative to it. ``sentio simulate crowds`` writes such folders.
+    in the folder, and names are relative to it; ``./a.png`` is ``a.png``. ``sentio simulate crowds`` writes
+    such folders.
 
     Raises:
         InputError: a table or a line of it cannot be used, or the two contradict each other.
@@ -41,7 +42,7 @@ def read_crowd_tables(folder: str | Path) -> Crowds:
     seen: set[str] = set()
     for line, cells in rows:
         where = f"{root / CROWDS} line {line}"
-        name = cells["filename"]
+        name = _key(cells["filename"])
         if name in seen:
             raise InputError(f"{where} names {name!r} for a second time; delete one of the lines")
         seen.add(name)
@@ -100,8 +101,14 @@ def _heads(path: Path) -> dict[str, list[tuple[float, float]]]:
                 f"{path} line {line} has a head at {cells['x']!r}, {cells['y']!r}; x and y are "
                 "numbers of pixels"
             )
-        found.setdefault(cells["filename"], []).append((x, y))
+        found.setdefault(_key(cells["filename"]), []).append((x, y))
     return found
+
+
+def _key(name: str) -> str:
+    """One spelling of a path, so that a picture is the same one however a line writes it."""
+    relative = relative_path(name)
+    return name if relative is None else str(relative)
 
 
 def _file(root: Path, name: str, where: str) -> Path:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.errors import InputError, MissingExtraError
+from sentio.core.errors import InputError
 from sentio.data.dataset import listed
 from sentio.data.mat_file import read_mat
 from sentio.data.media import AUDIO, IMAGES, listing
+from sentio.vision.pictures import read_picture as read_upright
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class CrowdScene:
         return float(self.density().sum())
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, ``(height, width, 3)`` uint8 in red, green, blue.
+        """The picture, ``(height, width, 3)`` uint8 in red, green, blue, upright as front ends see it.
 
         Raises:
             MissingExtraError: Pillow is not installed.
@@ -159,21 +160,13 @@ def read_disco(folder: str | Path) -> Crowds:
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
-    """A picture file as ``(height, width, 3)`` uint8.
+    """A picture file as ``(height, width, 3)`` uint8, turned as its camera says.
 
     Raises:
         MissingExtraError: Pillow is not installed.
         InputError: the file is not a picture.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Pillow, which reads pictures,", "video") from error
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"Cannot read {path} as a picture: {error}") from error
+    return read_upright(path)[0]
 
 
 def _reading(read: Callable[[Path], NDArray[np.float64]], path: Path) -> Callable[[], NDArray[np.float64]]:
@@ -181,7 +174,11 @@ def _reading(read: Callable[[Path], NDArray[np.float64]], path: Path) -> Callabl
 
 
 def _heads(path: Path) -> NDArray[np.float64]:
-    """``image_info{1,1}.location``: (x, y) of each head."""
+    """``image_info{1,1}.location``: (x, y) of each head.
+
+    Raises:
+        InputError: there are none in the file, or some are not finite numbers.
+    """
     info = read_mat(path).get("image_info")
     while isinstance(info, list) and len(info) == 1:
         info = info[0]
@@ -192,13 +189,32 @@ def _heads(path: Path) -> NDArray[np.float64]:
         raise InputError(
             f"{path} holds no heads (image_info with location); it is not ShanghaiTech's annotation"
         )
-    return points.reshape(-1, 2)
+    points = points.reshape(-1, 2)
+    odd = ~np.isfinite(points).all(axis=1)
+    if odd.any():
+        raise InputError(
+            f"{path} holds {int(odd.sum())} heads that are NaN or infinite, the first in row "
+            f"{int(odd.argmax()) + 1} of location; correct it or get it again"
+        )
+    return points
 
 
 def _map(path: Path) -> NDArray[np.float64]:
+    """``map``: persons per pixel.
+
+    Raises:
+        InputError: there is none in the file, or some of its values are no numbers of persons.
+    """
     density = read_mat(path).get("map")
     if not isinstance(density, np.ndarray) or density.ndim != 2:
         raise InputError(f"{path} holds no density (a matrix 'map'); it is not DISCO's annotation")
+    odd = ~(np.isfinite(density) & (density >= 0))
+    if odd.any():
+        row, column = np.argwhere(odd)[0] + 1
+        raise InputError(
+            f"{path} holds {int(odd.sum())} densities that are NaN, infinite or below 0, the first in row "
+            f"{row}, column {column} of map; correct it or get it again"
+        )
     return density
 
 

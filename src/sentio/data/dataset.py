@@ -32,7 +32,8 @@ class Item:
         truth: what is known beside a class, as the tasks that learn from it take it, e.g. a
             `sentio.data.crowds.CrowdScene`; None where the label is all.
         beside: other files of the same moment by the input that they are for, e.g. the sound of a picture
-            under ``audio``.
+            under ``audio``; None for one that the data set says is not there. Where it says nothing, a front
+            end may find one by its name, see `companions`.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Item:
     group: str | None = None
     details: Mapping[str, str] = field(default_factory=dict, hash=False)
     truth: Any = field(default=None, repr=False, compare=False)
-    beside: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    beside: Mapping[str, Path | None] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,18 @@ class Dataset:
     def subset(self, indices: Iterable[int]) -> Dataset:
         """The items at these places, in this order; the classes and their numbers stay."""
         return replace(self, items=tuple(self.items[as_index(index)] for index in indices))
+
+
+def companions(item: Item, frontend: Any) -> Mapping[str, Path | None]:
+    """The files beside an item's own that a front end of several inputs reads, by input.
+
+    What the data set says counts; where it says nothing, what the front end finds by its name. None for a
+    file that the data set says is not there, and nothing at all where nobody knows of one.
+    """
+    if len(frontend.input_shapes) < 2:
+        return {}
+    find = getattr(frontend, "companions", None)
+    return item.beside if item.beside or find is None else find(item.source)
 
 
 def make_dataset(

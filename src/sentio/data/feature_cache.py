@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.features import FrontEnd, arrays_of
-from sentio.data.dataset import Dataset
+from sentio.data.dataset import Dataset, companions
 
 FORMAT = 2
 #: the array of the features, or what the names of several begin with
@@ -42,6 +42,7 @@ def key(
 ) -> str:
     """SHA-256 over the front end's settings and each file's name, size and modification time.
 
+    Files beside an item's own count as well, also those that the front end finds by their names.
     The release is part of it, since a correction of a front end changes what the same settings give.
     ``changes``, plain values, says what is done to the sound before; None for nothing.
     """
@@ -52,7 +53,6 @@ def key(
     settings = frontend.settings()
     if hasattr(frontend, "finish"):  # pixels are standardised later, so the same ones serve every mean
         settings = {name: value for name, value in settings.items() if name not in ("mean", "std")}
-    several = len(frontend.input_shapes) > 1
     facts: dict[str, Any] = {
         "format": FORMAT,
         "release": release,
@@ -61,8 +61,8 @@ def key(
         "root": [str(dataset.root.expanduser().absolute()), *file_state(dataset.root.expanduser())],
         "files": [[item.name, *file_state(item.source)] for item in dataset.items],
     }
-    if several:
-        facts["beside"] = [[file_state(path) for path in item.beside.values()] for item in dataset.items]
+    if len(frontend.input_shapes) > 1:
+        facts["beside"] = [_beside(companions(item, frontend)) for item in dataset.items]
     if changes is not None:
         facts["changes"] = changes
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -146,6 +146,11 @@ def file_state(path: Path) -> list[int]:
     except OSError:
         return []
     return [facts.st_size, facts.st_mtime_ns]
+
+
+def _beside(files: Mapping[str, Path | None]) -> list[list[Any]]:
+    """Input, name and state of each; a zip's files are unpacked to another folder each time."""
+    return [[name, *(() if path is None else (path.name, *file_state(path)))] for name, path in files.items()]
 
 
 def _notes(text: bytes) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:

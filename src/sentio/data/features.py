@@ -17,7 +17,7 @@ from sentio.core.errors import CancelledError, InputError
 from sentio.core.features import FrontEnd, Prepared, arrays_of, each, rows_of
 from sentio.core.task import TargetMaker
 from sentio.data import feature_cache
-from sentio.data.dataset import Dataset, Item, listed
+from sentio.data.dataset import Dataset, Item, companions, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,10 +234,8 @@ def _prepare(item: Item, frontend: FrontEnd, shape: Any) -> Prepared:
     Raises:
         InputError, OSError: the file cannot be used.
     """
-    several = len(frontend.input_shapes) > 1
-    prepared = frontend.prepare(
-        {MAIN: item.source, **item.beside} if several and item.beside else item.source
-    )
+    beside = companions(item, frontend)
+    prepared = frontend.prepare({MAIN: item.source, **beside} if beside else item.source)
     if not len(prepared):
         raise InputError("it is too short for one window")
     if not all(np.isfinite(array).all() for array in arrays_of(prepared.inputs)):

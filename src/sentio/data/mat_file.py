@@ -56,7 +56,8 @@ def read_mat(path: str | Path) -> dict[str, Any]:
             if kind == _MATRIX:
                 name, value = _matrix(body, order, 0)
                 found[name] = value
-    except (struct.error, zlib.error, ValueError, StopIteration, KeyError, RecursionError) as error:
+    # A matrix that lacks its later parts, or a part that lacks its number, shows in an index.
+    except (struct.error, zlib.error, ValueError, StopIteration, LookupError, RecursionError) as error:
         raise InputError(f"{file} is damaged: {error or type(error).__name__}; get it again") from error
     return found
 

@@ -145,7 +145,8 @@ class Counting:
             span: a picture has none.
 
         Raises:
-            InputError: the picture or the annotation cannot be read, or heads lie outside the picture.
+            InputError: the picture or the annotation cannot be read, heads lie outside the picture, or a
+                number is not finite.
             ConfigError: the front end is not one of pictures.
         """
         problem = self.takes(frontend)
@@ -157,7 +158,10 @@ class Counting:
             heads = place.points(_inside(scene.points(), size))
             density = density_map(heads, place.goal, sigma=self.sigma, side=self.side, adaptive=self.adaptive)
             return {"count": np.float32(len(heads)), "density": density}
-        density = place.density(scene.density(), size)
+        published = scene.density()
+        if not (np.isfinite(published) & (published >= 0)).all():
+            raise InputError("its density holds values that are NaN, infinite or below 0")
+        density = place.density(published, size)
         return {"count": np.float32(density.sum(dtype=np.float64)), "density": density}
 
     def takes(self, frontend: Any) -> str | None:
@@ -232,8 +236,14 @@ def _inside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.fl
     """Heads that were marked a little outside the picture, moved to its edge: they are in it in part.
 
     Raises:
-        InputError: some lie farther out than a twentieth of the side.
+        InputError: some lie farther out than a twentieth of the side, or are not finite numbers.
     """
+    odd = ~np.isfinite(points).all(axis=1)  # which no comparison below would find
+    if odd.any():
+        raise InputError(
+            f"{int(odd.sum())} of its {len(points)} heads are NaN or infinite, the first is number "
+            f"{int(odd.argmax()) + 1}"
+        )
     most = np.array(size[::-1], np.float64)
     far = ((points < -0.05 * most) | (points > 1.05 * most)).any(axis=1)
     if far.any():

@@ -96,6 +96,11 @@ def frontend_problems(recipe: Recipe, frontend: FrontEnd, task: Task | None) -> 
     settings, found = frontend.settings(), []
     if recipe.standardise is not None and "mean" not in settings:
         found.append(f"standardise: front end {frontend.name!r} has no mean and std; take standardise out")
+    elif recipe.standardise == "band" and hasattr(frontend, "fitted"):
+        found.append(
+            f"standardise: front end {frontend.name!r} scales its inputs in its own way and not by band; "
+            "take standardise out"
+        )
     if recipe.data.train_hop is not None and "hop" not in settings:
         found.append(f"data.train_hop: front end {frontend.name!r} has no hop; take train_hop out")
     if isinstance(task, TargetMaker):

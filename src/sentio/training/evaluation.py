@@ -244,7 +244,7 @@ def evaluate(
         raise InputError("There is nothing to evaluate: the data holds no window with a signal")
     chosen = policy or model.policy
 
-    inputs = prepared.inputs[heard]
+    inputs = rows_of(prepared.inputs, heard)
     outputs = model.outputs(inputs)
     names = model.exit_names
     ms = _time_to_exits(model, inputs)
@@ -359,22 +359,23 @@ def _groups(values: list[str], right: NDArray[np.bool_]) -> tuple[GroupFigures, 
 
 def _answers(
     model: Model,
-    inputs: NDArray[np.float32],
+    inputs: Any,
     policy: Policy,
     progress: Report | None,
     cancel: Cancel | None,
 ) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.float64]]:
-    """Output, exit and milliseconds of each window, one at a time."""
+    """Output, exit and milliseconds of each window, one at a time; by name where there are several inputs."""
     outputs = []
-    left = np.empty(len(inputs), dtype=np.intp)
-    spent = np.empty(len(inputs))
-    for index in range(len(inputs)):
+    count = len(first_of(inputs))
+    left = np.empty(count, dtype=np.intp)
+    spent = np.empty(count)
+    for index in range(count):
         stop_if(cancel, "The evaluation")
-        one = model.answer(inputs[index : index + 1], policy=policy)
+        one = model.answer(rows_of(inputs, slice(index, index + 1)), policy=policy)
         outputs.append(one.outputs[0])
         left[index], spent[index] = model.exit_names.index(one.exit_names()[0]), one.ms[0]
         if progress is not None:
-            progress(Progress("evaluate", index + 1, len(inputs)))
+            progress(Progress("evaluate", index + 1, count))
     return np.stack(outputs), left, spent
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentio.core import registry
 from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError, InputError
-from sentio.core.features import FrontEnd, Prepared
+from sentio.core.features import Prepared
 from sentio.core.registry import register
 from sentio.vision.density import Placement
 
@@ -78,13 +78,13 @@ class ImageAndSound:
         eye = registry.build("frontend", "image", **{**self.picture, **scale})
         options = {key: value for key, value in self.sound.items() if key not in ("name", *SCALE)}
         ear = registry.build("frontend", self.sound.get("name", SOUND), **options)
-        if set(ear.input_shapes) != {MAIN} or not hasattr(ear, "window_samples"):
+        if set(ear.input_shapes) != {MAIN} or not hasattr(ear, "middle"):
             raise ConfigError(f"Front end {ear.name!r} does not hear; name one of sound, such as {SOUND}")
         object.__setattr__(self, "_eye", eye)
         object.__setattr__(self, "_ear", ear)
 
     @property
-    def parts(self) -> tuple[Any, FrontEnd]:
+    def parts(self) -> tuple[Any, Any]:
         """The front ends of the picture, with its mean and deviation, and of the sound, without."""
         return self._eye, self._ear  # type: ignore[attr-defined]
 
@@ -106,8 +106,8 @@ class ImageAndSound:
 
         Args:
             source: ``{"main": picture, "audio": sound}`` or ``(picture, sound)``, each as its front end takes
-                it; or the path of a picture alone, whose sound has the same name and lies beside it or in a
-                folder ``sounds`` or ``audio`` beside its own.
+                it, a sound that is known not to be there as None; or the path of a picture alone, whose sound
+                has the same name and lies beside it or in a folder ``sounds`` or ``audio`` beside its own.
             hop: a picture has no time to hop in, so None.
 
         Returns:
@@ -120,13 +120,22 @@ class ImageAndSound:
             ConfigError: a hop is given.
         """
         picture, sound = _both(source)
+        if sound is None:
+            shown = picture if isinstance(picture, str | PathLike) else "The picture"
+            raise InputError(
+                f"{shown} comes without a sound; name one, or use a front end and a network of pictures alone"
+            )
         eye, ear = self.parts
-        seen, heard = eye.prepare(picture, hop=hop), ear.prepare(sound)
-        middle = (heard.starts + heard.ends) / 2
-        place = int(np.abs(middle - middle.mean()).argmin())
-        inputs = {MAIN: seen.inputs, AUDIO: heard.inputs[place : place + 1]}
-        silent = seen.silent & heard.silent[place : place + 1]
-        return Prepared(inputs, seen.starts, seen.ends, silent, (*seen.notes, *heard.notes))
+        seen, heard = eye.prepare(picture, hop=hop), ear.middle(sound)
+        inputs = {MAIN: seen.inputs, AUDIO: heard.inputs}
+        return Prepared(
+            inputs, seen.starts, seen.ends, seen.silent & heard.silent, (*seen.notes, *heard.notes)
+        )
+
+    def companions(self, source: str | PathLike[str]) -> dict[str, Path]:
+        """The sound that `prepare` finds for a picture's path, under ``audio``; nothing if there is none."""
+        found = _sound_beside(Path(source))
+        return {} if found is None else {AUDIO: found}
 
     def finish(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Both standardised as a network takes them, batch first."""
@@ -185,15 +194,21 @@ def _sound_of(picture: Path) -> Path:
     """
     if not picture.is_file():
         raise InputError(f"There is no image file {picture}; check the path")
-    beside = [picture.parent, *(picture.parent.parent / name for name in FOLDERS)]
-    for folder in beside:
+    found = _sound_beside(picture)
+    if found is None:
+        raise InputError(
+            f"{picture} has no sound of the same name; put {picture.stem}.wav beside it, or in a folder "
+            f"{FOLDERS[0]} beside its own"
+        )
+    return found
+
+
+def _sound_beside(picture: Path) -> Path | None:
+    for folder in (picture.parent, *(picture.parent.parent / name for name in FOLDERS)):
         for ending in ENDINGS:
             if (folder / f"{picture.stem}{ending}").is_file():
                 return folder / f"{picture.stem}{ending}"
-    raise InputError(
-        f"{picture} has no sound of the same name; put {picture.stem}.wav beside it, or in a folder "
-        f"{FOLDERS[0]} beside its own"
-    )
+    return None
 
 
 @register("frontend", "image-and-sound")

@@ -70,15 +70,19 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
     """(height, width) of a picture file once it is turned as its camera says; its pixels are not read.
 
     Raises:
-        InputError: there is no such file, or it is no picture.
+        InputError: there is no such file, it is no picture, or it has more pixels than are read.
         MissingExtraError: Pillow is not installed.
     """
     image_module, _ = _pillow()
     try:
-        with image_module.open(path) as image:
-            width, height = image.size
-            # Tag 274 is the orientation; from 5 on the picture lies on its side.
-            return (width, height) if image.getexif().get(274, 1) >= 5 else (height, width)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as `read_picture` does
+            with image_module.open(path) as image:
+                width, height = image.size
+                # Tag 274 is the orientation; from 5 on the picture lies on its side.
+                return (width, height) if image.getexif().get(274, 1) >= 5 else (height, width)
+    except image_module.DecompressionBombError as error:
+        raise InputError(f"{path} has too many pixels ({error}); scale it down") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path} is no image that can be read; convert it to PNG or JPEG") from error
 

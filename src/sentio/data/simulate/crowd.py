@@ -123,7 +123,12 @@ def crowd_picture(
 def _places(
     generator: np.random.Generator, count: int, size: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Heads on a plane that a camera looks down on, in groups, and how large each is; far ones first."""
+    """Heads on a plane that a camera looks down on, and how large each is; far ones first.
+
+    Three in five are drawn around a few centres, but depths are sorted without their places across: people
+    bunch across the picture and bunch in depth, each by itself, and do not stand together in groups. Figures
+    were published with these scenes, so a seed keeps giving them.
+    """
     height, width = size
     groups = max(1, count // 8)
     centres = generator.uniform((0.05, 0.0), (0.95, 1.0), (groups, 2))
