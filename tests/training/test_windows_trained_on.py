@@ -107,6 +107,15 @@ def test_front_ends_without_it_say_so(tones, recipe):
         train(None, values, tones)
 
 
+@pytest.mark.parametrize("over", ["all", "band"])
+def test_a_front_end_that_has_its_own_scale_is_not_given_that_of_the_data(recipe, over):
+    message = (
+        "standardise: the mean and std of front end 'video' are settings of its own; take standardise out"
+    )
+    with pytest.raises(ConfigError, match=message):
+        read_recipe({**recipe(network=None, exits=[]), "frontend": "video", "standardise": over})
+
+
 @pytest.mark.parametrize(
     "changes", [{"standardise": "channel"}, {"data": {"draw": "two"}}, {"data": {"train_hop": 0}}]
 )

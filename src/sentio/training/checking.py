@@ -91,11 +91,25 @@ def _built(recipe: Recipe, wrong: set[str]) -> list[str]:
     return problems + _built_network(recipe, wrong, shapes, task)
 
 
+def _always_scales(frontend: FrontEnd) -> bool:
+    """Whether a front end cannot be without a mean and a deviation, to be given those of the data."""
+    try:
+        registry.build("frontend", frontend.name, **{**frontend.settings(), "mean": None, "std": None})
+    except (SentioError, TypeError, ValueError):
+        return True
+    return False
+
+
 def frontend_problems(recipe: Recipe, frontend: FrontEnd, task: Task | None) -> list[str]:
     """What a recipe asks of a front end that it cannot do; None for a task that is not known."""
     settings, found = frontend.settings(), []
     if recipe.standardise is not None and "mean" not in settings:
         found.append(f"standardise: front end {frontend.name!r} has no mean and std; take standardise out")
+    elif recipe.standardise is not None and _always_scales(frontend):
+        found.append(
+            f"standardise: the mean and std of front end {frontend.name!r} are settings of its own; take "
+            "standardise out"
+        )
     elif recipe.standardise == "band" and hasattr(frontend, "fitted"):
         found.append(
             f"standardise: front end {frontend.name!r} scales its inputs in its own way and not by band; "
