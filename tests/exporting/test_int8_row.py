@@ -20,10 +20,11 @@ from sentio.core.loading import load  # noqa: E402
 from sentio.core.policy import Confidence  # noqa: E402
 from sentio.data.features import FeatureSet  # noqa: E402
 from sentio.exporting import int8_figures, quantisation  # noqa: E402
+from sentio.exporting import onnx as exporting  # noqa: E402
 from sentio.exporting.half_precision import store_as_float16  # noqa: E402
 from sentio.exporting.int8_figures import difference, divide, figures, refitted, sensitivity  # noqa: E402
 from sentio.exporting.onnx import export  # noqa: E402
-from sentio.exporting.quantisation import Int8, quantise_row  # noqa: E402
+from sentio.exporting.quantisation import Int8, quantise_row, sums_overflow  # noqa: E402
 
 LABELS = ("cat", "dog", "owl")
 
@@ -288,6 +289,32 @@ def test_an_int8_box_is_its_graphs_and_its_card(box, small):
     again = model.outputs(small.features(6, seed=9))
     for name, values in whole.outputs(small.features(6, seed=9)).items():
         assert np.abs(softmax(values) - softmax(again[name])).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx2 sse4_2", True), ("avx2 avx512_vnni", False), ("avx2 avx_vnni", False)]
+)
+def test_a_processor_without_vnni_is_known(tmp_path, flags, expected):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor : 0\nflags\t\t: {flags}\nprocessor : 1\nflags\t\t: {flags}\n")
+    assert sums_overflow(file) is expected
+    file.write_text("Features : asimd\n")
+    assert not sums_overflow(file) and not sums_overflow(tmp_path / "none"), "of others nothing is said"
+
+
+def test_where_accuracy_drops_on_such_a_processor_the_card_says_what_to_try(box, tmp_path, monkeypatch):
+    whole, _, data = box
+    monkeypatch.setattr(exporting, "sums_overflow", lambda: True)
+    options = {"keep": ("stage:b",), "sensitivity": False}
+    assert (
+        exporting.OVERFLOW not in export(whole, tmp_path / "a", int8=settings(data, **options)).int8["notes"]
+    )
+    monkeypatch.setattr(exporting, "POINT", -1.0)
+    assert exporting.OVERFLOW in export(whole, tmp_path / "b", int8=settings(data, **options)).int8["notes"]
+    options["reduce_range"] = True
+    assert (
+        exporting.OVERFLOW not in export(whole, tmp_path / "c", int8=settings(data, **options)).int8["notes"]
+    )
 
 
 def test_what_stays_float_is_stored_as_float16(box):

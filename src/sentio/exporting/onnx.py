@@ -30,7 +30,13 @@ from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
 from sentio.exporting.front_end_graph import front_end_graph
 from sentio.exporting.half_precision import store_as_float16
 from sentio.exporting.int8_figures import POINT, Parts, difference, divide, figures, refitted, sensitivity
-from sentio.exporting.quantisation import Int8, quantise_row
+from sentio.exporting.quantisation import Int8, quantise_row, sums_overflow
+
+#: said where accuracy drops
+OVERFLOW = (
+    "This processor has no VNNI, and without it sums of 8-bit products overflow; try --reduce-range "
+    "(reduce_range=True)."
+)
 
 #: largest accepted difference of a class probability to PyTorch
 TOLERANCE = 1e-3
@@ -179,6 +185,8 @@ def _in_int8(
         found["sensitivity"] = sensitivity(box, after, row.quantised, parts)
     report = {**row.facts(settings), **parts.facts(), **found, "refit": settings.refit}
     report["notes"] = [*parts.notes, *row.notes]
+    if worst > POINT and not settings.reduce_range and sums_overflow():
+        report["notes"].append(OVERFLOW)
     written = copy.copy(model)
     written.policy, written.temperatures = after.policy, after.temperatures
     written.card = {**model.card, "int8": report}

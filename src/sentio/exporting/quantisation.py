@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -24,6 +25,21 @@ from sentio.exporting.quantised_graph import (
 BATCH = 16
 #: bytes that a boundary may take in memory while the next stage is calibrated on it
 LARGEST = 256 << 20
+
+
+def sums_overflow(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
+    """Whether this processor may overflow where it adds two products of 8 bits: x86 without VNNI.
+
+    False where nothing is known of it.
+    """
+    try:
+        text = Path(cpuinfo).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next(
+        (line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), []
+    )
+    return "avx2" in flags and not any("vnni" in flag for flag in flags)
 
 
 @dataclass(frozen=True, kw_only=True)
