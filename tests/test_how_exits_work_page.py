@@ -75,7 +75,13 @@ def test_thresholds_are_as_accurate_as_the_last_exit_for_less_than_half_of_its_w
 
 
 def test_those_that_stay_get_the_answers_they_would_have_got_alone(page):
-    answers = page.net.predict(page.held_out, page.policy, temperatures=page.temperatures)
+    # Half leave at each exit: the page's own thresholds leave nobody to the last one on some processors.
+    half = {
+        name: float(np.median(page.classifier_confidence(one / page.temperatures[name])))
+        for name, one in page.logits.items()
+    }
+    policy = sentio.Confidence({name: half[name] for name in page.net.exit_names[:-1]})
+    answers = page.net.predict(page.held_out, policy, temperatures=page.temperatures)
     assert set(answers.exit_names()) == set(page.net.exit_names)
     for name in page.net.exit_names:
         alone = page.net.predict(page.held_out, sentio.Fixed(name), temperatures=page.temperatures).outputs
