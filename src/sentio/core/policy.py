@@ -1,8 +1,8 @@
 """When a sample may leave: exit policies, in numpy.
 
 A policy is asked at every exit it evaluates, about all samples still in the batch at once. It is immutable
-and may be shared between threads; what it must remember from exit to exit (`Patience`) it returns as
-``memory``, arrays with one row per sample, which the caller keeps with the batch.
+and may be shared between threads; what it must remember from exit to exit (`Patience`, `Ensemble`) it
+returns as ``memory``, arrays with one row per sample, which the caller keeps with the batch.
 """
 
 from __future__ import annotations
