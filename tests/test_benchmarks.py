@@ -137,14 +137,14 @@ def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_pat
     arguments = ["--data", str(tmp_path / "data"), "--from", str(tmp_path / "made"), "--epochs", "1"]
     arguments += ["--points", "3", "--json", str(found)]
     assert main([*arguments, "--timed", "0"]) == 0
-    assert capsys.readouterr().out.count("training cifar10-") == 2
+    assert capsys.readouterr().out.count("training cifar10-") == 4
     first = json.loads(found.read_text())
     assert first["time"] == {}
     # The other time the models are there, and are timed; what does not depend on time is the same.
     assert main([*arguments, "--timed", "3", "--png", str(picture)]) == 0
     assert "training" not in capsys.readouterr().out and picture.stat().st_size > 1000
     again = json.loads(found.read_text())
-    assert all(first[key] == again[key] for key in ("peer", "ours", "curve", "points"))
+    assert all(first[key] == again[key] for key in ("peer", "taught", "teacher", "ours", "curve", "points"))
     assert first["peer"]["macs"] == 12_501_184 and first["peer"]["parameters"] == 77_395
     assert [row["name"] for row in first["ours"]["exits"]][-1] == "final"
     assert all(sum(point["shares"].values()) == pytest.approx(1) for point in first["curve"])

@@ -10,6 +10,7 @@ A model whose data are not given is skipped. ``make zoo`` runs this and writes d
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -95,6 +96,8 @@ class Entry:
             the test figures are those of all splits together.
         source: of the data.
         start: what the training starts from; None for random weights.
+        teacher: the recipe of a network that teaches this one by distillation, trained first on the same
+            data; ``recipe`` has ``teacher: self`` in its place.
         halves: whether, of data without a test part, thresholds are fitted on one half of the validation part
             and the test figures are those of the other.
         dtype: of the weights in the file; what is computed is float32.
@@ -114,6 +117,7 @@ class Entry:
     licence: str
     credits: str
     start: Start | None = None
+    teacher: Path | None = None
     halves: bool = False
     dtype: str = "float32"
 
@@ -209,6 +213,7 @@ ZOO = (
         tested_on="5,000 more of its training images, neither trained on nor fitted to",
         licence="CIFAR-10's own: published for research, without a licence text",
         credits="A. Krizhevsky, V. Nair, G. Hinton, CIFAR-10",
+        teacher=ROOT / "recipes" / "cifar10-teacher.yaml",
         halves=True,
         dtype="float16",
     ),
@@ -245,15 +250,15 @@ def make(
     """
     train, test = _data(entry, work, given or {})
     start = _start(entry, work) if begun is None else _begun(begun, entry)
-    recipe = read_recipe(entry.recipe)
+    recipe, cache = read_recipe(entry.recipe), work / "features"
     with Bars() as bars:
-        cache = work / "features"
-        if trained is None:
-            model = sentio.train(
-                start, recipe, train, out=work / f"{entry.name}-trained", cache=cache, progress=bars
-            )
+        if trained is not None:
+            model = _trained(trained, recipe, entry.teacher)
+        elif entry.teacher is not None:
+            model = _taught(entry, entry.teacher, train, work, bars)
         else:
-            model = _trained(trained, recipe)
+            out = work / f"{entry.name}-trained"
+            model = sentio.train(start, recipe, train, out=out, cache=cache, progress=bars)
         if test is not None:
             model.card["test"] = sentio.evaluate(model, test, progress=bars).for_card()
         elif "test" not in model.card and entry.halves:
@@ -278,11 +283,31 @@ def make(
     return Path(shutil.copyfile(made, shelf / made.name))
 
 
-def _trained(artifact: Path, recipe: Recipe) -> Model:
+def _taught(entry: Entry, teacher: Path, data: Path, work: Path, bars: Bars) -> Model:
+    """A model that a larger one taught, which is trained first unless it lies in ``work``."""
+    data = data.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(work):  # so that the recipe on the card names the teacher without this folder
+        if not Path(teacher.stem).exists():
+            sentio.train(None, teacher, data, out=teacher.stem, cache="features", progress=bars)
+        recipe = read_recipe(entry.recipe, technique__options__teacher=teacher.stem)
+        return sentio.train(None, recipe, data, out=f"{entry.name}-trained", cache="features", progress=bars)
+
+
+def recipe_on(card: Mapping[str, Any], teacher: Path | None) -> Recipe | None:
+    """The recipe on a card, with the keys it has got since; ``teacher: self`` in place of the entry's."""
+    if "recipe" not in card:
+        return None
+    values = json.loads(json.dumps(card["recipe"]))
+    if teacher is not None and values["technique"]["options"].get("teacher") == teacher.stem:
+        values["technique"]["options"]["teacher"] = "self"
+    return read_recipe(values)
+
+
+def _trained(artifact: Path, recipe: Recipe, teacher: Path | None = None) -> Model:
     """A model that was trained before; refused where another recipe made it."""
     model = sentio.load(artifact, runtime="torch")
-    # Read again, since the recipe may have got keys that the training did without.
-    by = read_recipe(model.card["recipe"]) if "recipe" in model.card else None
+    by = recipe_on(model.card, teacher)
     if by is None or by.for_card() != recipe.for_card():
         sys.exit(f"{artifact} was not trained by the recipe {recipe.name!r} as it is now; train it again")
     return model

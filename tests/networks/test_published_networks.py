@@ -107,6 +107,16 @@ def test_glance_resnet_answers_early_at_a_fraction_of_resnet8():
     assert macs["glance2"] < 12_501_632 < macs["look1"]
 
 
+def test_small_resnet_is_as_wide_and_deep_as_it_is_told():
+    net = create_network("small-resnet")
+    assert parameters(net) == 2_067_490
+    assert count(net, net.example()).total == 133_670_784
+    net = create_network("small-resnet", classes=3, stem=(8, 16), widths=(16, 24), strides=(1, 2))
+    assert net.boundary_shapes()["block2"] == {"main": (24, 8, 8)}
+    with pytest.raises(ConfigError, match="as many strides as widths, got 2 in stem, 1 widths and 2 strides"):
+        create_network("small-resnet", widths=(16,), strides=(1, 2))
+
+
 def test_resnet50():
     with torch.device("meta"):
         net = create_network("resnet50")

@@ -129,6 +129,27 @@ def test_half_of_the_validation_part_tests_where_nothing_else_does(build, entry,
         run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=halves)
 
 
+def test_a_teacher_is_trained_first_and_its_place_is_not_told(build, entry, run, tones, tmp_path):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    text = entry.recipe.read_text() + "data: {split: all, validation: 0.4}\n"
+    (folder / "older.yaml").write_text(text.replace("name: tones", "name: older"))
+    (folder / "taught.yaml").write_text(
+        text + "technique: {name: distillation, options: {teacher: self, weight: 0.5}}\n"
+    )
+    taught = dataclasses.replace(
+        entry, recipe=folder / "taught.yaml", teacher=folder / "older.yaml", halves=True
+    )
+    run("--data", f"stand-in={tones}", entry=taught)
+    card = sentio.load(tmp_path / "shelf" / "stand-in.sentio").card
+    assert card["recipe"]["technique"]["options"]["teacher"] == "older"
+    assert sentio.load(tmp_path / "work" / "older").card["recipe"]["name"] == "older"
+    assert build.recipe_on(card, taught.teacher).technique.options["teacher"] == "self"
+    trained = tmp_path / "work" / "stand-in-trained"
+    run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=taught)
+    assert build.recipe_on({}, None) is None
+
+
 def test_what_is_too_large_is_refused(build, stand_in, monkeypatch):
     build._check(stand_in)
     monkeypatch.setattr(build, "MAX_BYTES", stand_in.stat().st_size)

@@ -141,6 +141,7 @@ SCHEDULES = {
     "plateau": {"schedule": {"name": "plateau", "patience": 0}, "early_stopping": 3, "keep": "best"},
     "warmup": {"schedule": {"name": "cosine", "warmup_epochs": 2}},
     "augmented": {"augment": {"mixup": 0.3, "roll": 0.5, "frequency_mask": 0.3}, "keep": "best"},
+    "muon": {"optimiser": {"name": "muon", "lr": 0.02}},
 }
 
 
@@ -148,7 +149,8 @@ SCHEDULES = {
 @pytest.mark.parametrize("steps", [BATCHES + 1, 3 * BATCHES])
 def test_an_interrupted_phase_ends_like_an_uninterrupted_one(go, tmp_path, name, steps):
     """Dropout, order, augmentation, optimiser, schedule, best epoch: all go on as they would have."""
-    recipe = made(deterministic=True, epochs=5, optimiser={"name": "adamw", "lr": 0.02}, **SCHEDULES[name])
+    options = {"optimiser": {"name": "adamw", "lr": 0.02}, **SCHEDULES[name]}
+    recipe = made(deterministic=True, epochs=5, **options)
     whole = go(recipe, folder="whole")
     with pytest.raises(CancelledError, match="the same command goes on"):
         go(recipe, folder="parts", cancel=after(steps))

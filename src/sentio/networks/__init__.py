@@ -33,6 +33,7 @@ MEMBERS = {
     "resnet50": "resnet",
     "resnet152": "resnet152",
     "slow": "slow",
+    "small-resnet": "small_resnet",
     "sound-resnet": "sound_resnet",
     "sp4asc": "sp4asc",
     "st-bln": "st_bln",

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sentio.core.registry import register
 from sentio.core.staged import Staged
-from sentio.networks.resnet import BasicBlock
+from sentio.networks.resnet import BasicBlock, averaged_shortcut
 from sentio.nn.conv import PooledLinear, conv_bn_act
 from sentio.nn.init import he_init
 
@@ -20,7 +20,7 @@ class Glance(nn.Module):
     def __init__(self, in_channels: int, between: int, out_channels: int) -> None:
         super().__init__()
         self.enter = conv_bn_act(in_channels, between, stride=2)
-        self.block = BasicBlock(between, out_channels, 2, shortcut=_projection)
+        self.block = BasicBlock(between, out_channels, 2, shortcut=averaged_shortcut)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"main": self.block(self.enter(x)), FINE: x}
@@ -46,13 +46,13 @@ class CloseLook(nn.Module):
 
     def __init__(self, fine: int, glance: int, out_channels: int) -> None:
         super().__init__()
-        self.look = nn.Sequential(*(BasicBlock(fine, fine, 1, shortcut=_projection) for _ in range(2)))
+        self.look = nn.Sequential(*(BasicBlock(fine, fine, 1, shortcut=averaged_shortcut) for _ in range(2)))
         self.down = nn.Conv2d(fine, out_channels, 3, stride=2, padding=1, bias=False)
         self.hint = nn.Conv2d(glance, out_channels, 1, bias=False)
         self.spread = nn.Upsample(scale_factor=2)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.block = BasicBlock(out_channels, out_channels, 1, shortcut=_projection)
+        self.block = BasicBlock(out_channels, out_channels, 1, shortcut=averaged_shortcut)
 
     def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         glance = x["main"]
@@ -65,12 +65,12 @@ class Joined(nn.Module):
 
     def __init__(self, near: int, glance: int, out_channels: int) -> None:
         super().__init__()
-        self.block = BasicBlock(near, near, 1, shortcut=_projection)
+        self.block = BasicBlock(near, near, 1, shortcut=averaged_shortcut)
         self.down = nn.Conv2d(near, out_channels, 3, stride=2, padding=1, bias=False)
         self.keep = nn.Conv2d(glance, out_channels, 1, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.last = BasicBlock(out_channels, out_channels, 1, shortcut=_projection)
+        self.last = BasicBlock(out_channels, out_channels, 1, shortcut=averaged_shortcut)
 
     def forward(self, x: dict[str, Tensor]) -> Tensor:
         near = self.down(self.block(x["main"]))
@@ -105,7 +105,7 @@ def glance_resnet(
     stages: dict[str, nn.Module] = {
         "stem": conv_bn_act(in_channels, width),
         "glance1": Glance(width, width * 3 // 2, glance),
-        "glance2": Beside(BasicBlock(glance, again, 1, shortcut=_projection)),
+        "glance2": Beside(BasicBlock(glance, again, 1, shortcut=averaged_shortcut)),
         "look1": CloseLook(width, again, near),
         "look2": Joined(near, again, last),
     }
@@ -114,15 +114,3 @@ def glance_resnet(
     head = PooledLinear(last, classes)
     stages["head"] = nn.Sequential(nn.Dropout(dropout), head) if dropout else head
     return Staged(stages, input_shapes={"main": (in_channels, 32, 32)})
-
-
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if stride == 1:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-        )
-    return nn.Sequential(
-        nn.AvgPool2d(stride),
-        nn.Conv2d(in_channels, out_channels, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )

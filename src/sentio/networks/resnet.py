@@ -60,6 +60,19 @@ def _basic_block(block: BasicBlock) -> Form:
     return Chain(Sum(main, shortcut), block.relu)
 
 
+def averaged_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """A 1×1 convolution over means where it strides (He et al., Bag of Tricks, CVPR 2019, ResNet-D)."""
+    if stride == 1:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+        )
+    return nn.Sequential(
+        nn.AvgPool2d(stride),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
 class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolution; the last is four times as wide.
 

@@ -23,6 +23,7 @@ from sentio.techniques.objective import TrainingBatch
 from sentio.techniques.phases import Phase, set_mode, trained_modules
 from sentio.training.batches import Arrays, Loader
 from sentio.training.criterion import with_loss
+from sentio.training.muon import Muon
 from sentio.training.schedules import share
 from sentio.training.sections import Recipe
 from sentio.vision import augmentation as images
@@ -163,6 +164,10 @@ class PhaseModule(L.LightningModule):
         if options.name == "sgd":
             optimiser: torch.optim.Optimizer = torch.optim.SGD(
                 chosen, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+            )
+        elif options.name == "muon":
+            optimiser = Muon(
+                modules, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
             )
         else:
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]

@@ -102,10 +102,10 @@ class ExitSection(_Section):
 class OptimiserSection(_Section):
     """How weights follow gradients."""
 
-    name: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="The method.")
+    name: Literal["adam", "adamw", "muon", "sgd"] = Field(default="adam", description="The method.")
     lr: float = Field(default=1e-3, gt=0, description="Learning rate at its highest.")
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay.")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of `sgd`.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of `sgd`, `muon`.")
     clip: float | None = Field(
         default=None, gt=0, description="Longest gradient over all parameters; a longer one is scaled to it."
     )
