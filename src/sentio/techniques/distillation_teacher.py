@@ -138,6 +138,8 @@ class Teacher:
         first = next(x for x in (x.values() if isinstance(x, Mapping) else (x,)))
         if any(p.device != first.device for p in net.parameters()):
             net.to(first.device)
+        if first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last):
+            net.to(memory_format=torch.channels_last)  # convolutions would lay their weights out each time
         with torch.no_grad():
             outputs, found = net.tapped(self._rescaled(x), (FINAL,), taps)
             logits = outputs[FINAL]
