@@ -87,6 +87,15 @@ def test_cropping_keeps_the_middle_at_scale():
     assert np.array_equal(same.transpose(1, 2, 0), wide)
 
 
+def test_rounding_does_not_push_the_middle_out_of_the_picture():
+    for short in (98, 197, 237):  # 32 divided by 32 / short is a little more than short
+        for size in ((short, 300), (300, short)):
+            frontend = ImageFrontEnd(height=32, width=32)
+            left, top, right, bottom = frontend.placement(size).box
+            assert left >= 0 and top >= 0 and right <= size[1] and bottom <= size[0]
+            assert frontend.prepare(np.zeros((*size, 3), np.uint8)).inputs.shape == (1, 3, 32, 32)
+
+
 def test_stretching_keeps_all_and_padding_puts_black_around():
     pixels = np.full((8, 16, 3), 255, np.uint8)
     pixels[:, :4] = 100

@@ -139,7 +139,8 @@ class ImageFrontEnd:
             at = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
             return Placement(whole, inner, at, goal)
         scale = max(self.height / height, self.width / width) * self.zoom
-        part = self.height / scale, self.width / scale
+        # Rounding must not make the part larger than the picture: Pillow refuses such a box.
+        part = min(height, self.height / scale), min(width, self.width / scale)
         top, left = (height - part[0]) / 2, (width - part[1]) / 2
         return Placement((left, top, left + part[1], top + part[0]), goal, (0, 0), goal)
 
