@@ -362,6 +362,33 @@ def test_a_plain_module_can_teach(small):
     assert phase.objective.losses(net, given, label_loss)["distillation"].item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("channels", "last"), [(1, False), (3, False), (3, True)])
+def test_a_teacher_is_laid_out_as_its_inputs_are_and_only_then(channels, last):
+    class Written(torch.nn.Module):
+        """As many are: with kernels of several ranks, and sure of how its maps lie in memory."""
+
+        def __init__(self):
+            super().__init__()
+            self.flat = torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 3), torch.nn.Conv2d(4, 4, 1))
+            self.deep = torch.nn.Conv3d(1, 2, (1, 3, 3))
+            self.linear = torch.nn.Linear(4 * 6 * 6, 3)
+
+        def forward(self, x):
+            maps = self.flat(x)
+            seen = maps.flatten(1) if last else maps.view(len(x), -1)
+            return self.linear(seen) + self.deep(x[:, None]).mean()
+
+    network = Written()
+    teacher = Teacher(network)
+    teacher.fit(Setting(Classification(LABELS), None))
+    x = torch.randn(2, channels, 8, 8)
+    given = x.contiguous(memory_format=torch.channels_last) if last else x
+    torch.testing.assert_close(teacher.run(given)[0], network(x).detach(), rtol=1e-4, atol=1e-5)
+    first, _ = (each for each in teacher.net.modules() if isinstance(each, torch.nn.Conv2d))
+    if channels > 1:  # else it lies the same either way
+        assert first.weight.is_contiguous(memory_format=torch.channels_last) == last
+
+
 def test_other_features_are_refused_and_other_scales_are_converted(small):
     teacher = Teacher(small.model(frontend=small.frontend(gain=2.0)))
     with pytest.raises(

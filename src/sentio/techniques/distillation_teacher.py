@@ -138,8 +138,12 @@ class Teacher:
         first = next(x for x in (x.values() if isinstance(x, Mapping) else (x,)))
         if any(p.device != first.device for p in net.parameters()):
             net.to(first.device)
-        if first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last):
-            net.to(memory_format=torch.channels_last)  # convolutions would lay their weights out each time
+        # One channel lies the same either way, and says nothing of what the network should do.
+        laid_out = first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last)
+        if laid_out and not first.is_contiguous():
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d):  # they would lay their weights out each time
+                    layer.to(memory_format=torch.channels_last)
         with torch.no_grad():
             outputs, found = net.tapped(self._rescaled(x), (FINAL,), taps)
             logits = outputs[FINAL]
