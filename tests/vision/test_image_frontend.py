@@ -238,8 +238,10 @@ def test_the_size_of_a_file_is_that_of_its_upright_pixels(tmp_path, turn):
     exif = Image.Exif()
     if turn is not None:
         exif[0x0112] = turn
-    path = save(tmp_path / "a.jpg", NOISE, exif=exif)
-    assert picture_size(path) == read_picture(path)[0].shape[:2] == ((20, 12) if turn in (6, 8) else (12, 20))
+    for name in ("a.jpg", "a.png", "a.tif", "a.webp"):
+        path = save(tmp_path / name, NOISE, exif=exif)
+        size = (20, 12) if turn in (6, 8) else (12, 20)
+        assert picture_size(path) == read_picture(path)[0].shape[:2] == size
     (tmp_path / "b.png").write_bytes(b"nonsense")
     for name in ("b.png", "none.png"):
         with pytest.raises(InputError, match="is no image that can be read"):

@@ -79,6 +79,8 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
             warnings.simplefilter("ignore")  # as `read_picture` does
             with image_module.open(path) as image:
                 width, height = image.size
+                if image.format == "TIFF":  # whose size is the upright one already
+                    width, height = image.tag_v2[256], image.tag_v2[257]
                 # Tag 274 is the orientation; from 5 on the picture lies on its side.
                 return (width, height) if image.getexif().get(274, 1) >= 5 else (height, width)
     except image_module.DecompressionBombError as error:
