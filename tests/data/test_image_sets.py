@@ -139,6 +139,19 @@ def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(tmp_path, monk
     assert not (tmp_path / "harmed").exists()
 
 
+def test_an_array_of_an_impossible_shape_is_refused(tmp_path):
+    path = tmp_path / "data_batch_1"
+    begin = b"(dVdata\ncnumpy.core.multiarray\n_reconstruct\n(tR"
+    for shape in ((2, 3), (-1, -6), (6.0,), ("a",), (7,)):
+        state = b"(I1\n" + pickle.dumps(shape, 0)[:-1] + b"cnumpy\ndtype\n(Vu1\ntRI00\nVsixsix\nt"
+        path.write_bytes(begin + state + b"bs.")
+        if shape == (2, 3):
+            assert read_inert(path, path)["data"].tolist() == [[*b"six"], [*b"six"]]
+            continue
+        with pytest.raises(InputError, match="holds an array that is not of whole bytes"):
+            read_inert(path, path)
+
+
 def test_damaged_files_are_refused_in_one_sentence(ten, ten_python):
     (ten_python / "data_batch_1").write_bytes((ten_python / "data_batch_1").read_bytes()[:5000])
     with pytest.raises(InputError, match=r"data_batch_1 is not read, since it is damaged"):
