@@ -474,6 +474,27 @@ def test_kept_answers_are_those_of_the_clips(small):
         phase.objective.losses(net, mixed, label_loss)
 
 
+def test_kept_answers_are_asked_for_anew_where_the_training_part_changes(small):
+    net, teacher = small.multi_exit(), small.multi_exit(seed=5)
+    phases = registry.build(
+        "technique", "distillation", net, teacher=teacher, cache=True, phases="classifier-wise"
+    )
+    runs, ask = [], Teacher.run
+    first, both = small.features(20), small.features(30)[::-1].copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Teacher, "run", lambda self, x, *rest: (runs.append(len(x)), ask(self, x, *rest))[1])
+        for phase in phases:
+            phase.objective.check(net, setting(small))
+        runs.clear()
+        for inputs in (first, both):
+            for phase in phases:
+                phase.objective.prepare(net, setting(small), inputs)
+    assert len(phases) > 1 and runs == [20, 30]  # once for all phases of a training
+    items = torch.tensor([25, 0])
+    expected = teacher(torch.from_numpy(both[items.numpy()]))[FINAL]
+    torch.testing.assert_close(phases[0].objective.teachers.kept(items), expected.detach())
+
+
 @pytest.mark.parametrize("name", sorted(set(registry.names("network")) - {"audio-csrnet"}))  # two inputs
 def test_every_registered_network_learns_and_teaches(small, name):
     """From a twin with other weights and from a plain module; with an exit where one fits."""

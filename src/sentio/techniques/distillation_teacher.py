@@ -180,6 +180,7 @@ class Ensemble:
         self.members = [Teacher(source) for source in given]
         self.average = average
         self._kept: tuple[float, Tensor] | None = None
+        self._about: NDArray[Any] | None = None
 
     def identity(self) -> str:
         return " ".join(teacher.identity() for teacher in self.members)
@@ -198,11 +199,12 @@ class Ensemble:
             temperature: at which they will be asked for.
             frontend: the student's, which standardises pixels.
         """
-        if self._kept is not None and self._kept[0] == temperature:
+        # Phases share a teacher; a second training, on more samples, asks it about all of them anew.
+        if self._kept is not None and self._kept[0] == temperature and self._about is inputs:
             return
         parts = (finished(frontend, inputs[at : at + CHUNK]) for at in range(0, len(inputs), CHUNK))
         answers = [self.logits(torch.from_numpy(part), temperature).cpu() for part in parts]
-        self._kept = temperature, torch.cat(answers)
+        self._kept, self._about = (temperature, torch.cat(answers)), inputs
 
     def kept(self, items: Tensor) -> Tensor:
         """What was kept for these samples of the training part, ``(batch, class)``."""
