@@ -74,6 +74,11 @@ def test_the_binary_version(ten):
     assert dataset.notes == ()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_class(ten):
+    (ten / "batches.meta.txt").write_text("\n".join(NAMES), "utf-8-sig")
+    assert open_data(ten).labels == tuple(NAMES)
+
+
 def test_the_python_version_gives_the_same(ten_python):
     dataset = open_data(ten_python)
     assert dataset.labels == tuple(NAMES)
