@@ -111,6 +111,9 @@ def test_stretching_keeps_all_and_padding_puts_black_around():
 def test_an_image_of_one_colour_is_silent():
     frontend = ImageFrontEnd(height=8, width=8)
     assert frontend.prepare(np.full((8, 8, 3), [10, 80, 200], np.uint8)).silent.tolist() == [True]
+    padded = ImageFrontEnd(height=8, width=8, resize="pad")  # the black around it is no part of it
+    assert padded.prepare(np.full((4, 8, 3), [10, 80, 200], np.uint8)).silent.tolist() == [True]
+    assert padded.prepare(NOISE).silent.tolist() == [False]
 
 
 def test_a_photograph_is_turned_as_its_camera_says(tmp_path):

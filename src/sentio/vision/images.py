@@ -103,7 +103,11 @@ class ImageFrontEnd:
         else:
             pixels = _checked(source, self.colour)
         inputs = np.ascontiguousarray(self._sized(pixels).transpose(2, 0, 1))[None]
-        flat = inputs.reshape(inputs.shape[1], -1).astype(np.int16)
+        place = self.placement(pixels.shape[:2])
+        (top, left), (rows, columns) = place.at, place.size
+        # The black around a padded image is no part of it.
+        seen = inputs[0, :, top : top + rows, left : left + columns]
+        flat = seen.reshape(len(seen), -1).astype(np.int16)
         silent = bool((flat.max(1) - flat.min(1)).max() <= ONE_COLOUR)
         moment = np.zeros(1)
         return Prepared(inputs, moment, moment, np.array([silent]), notes)
