@@ -202,6 +202,12 @@ def test_mnist_has_numbers_for_names(fashion, tmp_path):
     images.unlink()
     dataset = open_data(fashion.rename(tmp_path / "digits"))
     assert dataset.labels == ("0", "1", "2")
+    (tmp_path / "fashion-trials").mkdir()
+    digits = (tmp_path / "digits").rename(tmp_path / "fashion-trials" / "MNIST")
+    assert open_data(digits).labels == ("0", "1", "2")
+    (tmp_path / "mnists" / "FashionMNIST").mkdir(parents=True)  # as torchvision lays it out
+    clothes = digits.rename(tmp_path / "mnists" / "FashionMNIST" / "raw")
+    assert open_data(clothes).labels == ("pullover", "t-shirt", "trouser")
 
 
 @pytest.mark.parametrize(
