@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,16 @@ def test_a_file_that_ends_too_early_is_refused(tmp_path, name):
         (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(InputError, match=r"is damaged \(|is no image that can be read"):
             read_picture(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_opened_is_refused(tmp_path, monkeypatch):
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    path = save(tmp_path / "a.png", NOISE)
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(InputError, match=r"a\.png cannot be opened: Permission denied; check the file"):
+        read_picture(path)
 
 
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
