@@ -98,6 +98,20 @@ def test_patience_keeps_its_memory_with_the_samples_that_stay():
     assert found.exit_names() == ["e2", "final", "e2"]
 
 
+@pytest.mark.parametrize("said", [True, np.True_, [True, True, True]])
+def test_a_policy_of_ones_own_may_say_a_plain_true(said):
+    class Own:
+        measure = None
+
+        def evaluates(self, exit):
+            return True
+
+        def decide(self, confidence, prediction, exit, costs, elapsed, memory):
+            return (said if exit == "e2" else False), memory
+
+    assert answer(TableRow(TABLE), np.arange(3), Own()).exit_names() == ["e2", "e2", "e2"]
+
+
 def test_fixed_computes_its_exit_and_no_later_stage():
     found, row = run(Fixed("e2"))
     assert (found.exits, found.exit_names()) == (("e2",), ["e2"] * 3)

@@ -37,6 +37,11 @@ def test_a_list_without_folds_is_one(faces):
     assert read_face_pairs(faces / "pairs.txt", faces / "lfw").folds.tolist() == [0, 0]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_list(faces):
+    (faces / "pairs.txt").write_text(LIST, "utf-8-sig")
+    assert len(read_face_pairs(faces / "pairs.txt", faces / "lfw")) == 4
+
+
 def test_other_kinds_of_file_are_found(faces):
     path = faces / "lfw" / "Cy" / "Cy_0001.jpg"
     path.rename(path.with_suffix(".png"))
@@ -53,6 +58,8 @@ def test_other_kinds_of_file_are_found(faces):
         (LIST.replace("Ada\t1\t2", "Ada\tone\ttwo"), "line 2 is neither"),
         (LIST.replace("Ada\t1\t2", "Ada\t1\tCy\t1"), "line 2 is a pair of two persons where"),
         (LIST.replace("Ada\t1\t2", "../x\t1\t2"), "leads outside"),
+        (LIST.replace("Ada\t1\t2", f"Ada\t1\t{'9' * 5000}"), "line 2 is neither"),
+        ("9" * 5000 + "\n", "does not begin with its numbers"),
         (LIST.replace("Ada\t1\t2", "Ada\t1\t7"), r"lacks images that .* names \(1\): Ada_0007.jpg"),
     ],
 )

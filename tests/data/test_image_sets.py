@@ -74,6 +74,11 @@ def test_the_binary_version(ten):
     assert dataset.notes == ()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_class(ten):
+    (ten / "batches.meta.txt").write_text("\n".join(NAMES), "utf-8-sig")
+    assert open_data(ten).labels == tuple(NAMES)
+
+
 def test_the_python_version_gives_the_same(ten_python):
     dataset = open_data(ten_python)
     assert dataset.labels == tuple(NAMES)
@@ -139,6 +144,19 @@ def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(tmp_path, monk
     assert not (tmp_path / "harmed").exists()
 
 
+def test_an_array_of_an_impossible_shape_is_refused(tmp_path):
+    path = tmp_path / "data_batch_1"
+    begin = b"(dVdata\ncnumpy.core.multiarray\n_reconstruct\n(tR"
+    for shape in ((2, 3), (-1, -6), (6.0,), ("a",), (7,)):
+        state = b"(I1\n" + pickle.dumps(shape, 0)[:-1] + b"cnumpy\ndtype\n(Vu1\ntRI00\nVsixsix\nt"
+        path.write_bytes(begin + state + b"bs.")
+        if shape == (2, 3):
+            assert read_inert(path, path)["data"].tolist() == [[*b"six"], [*b"six"]]
+            continue
+        with pytest.raises(InputError, match="holds an array that is not of whole bytes"):
+            read_inert(path, path)
+
+
 def test_damaged_files_are_refused_in_one_sentence(ten, ten_python):
     (ten_python / "data_batch_1").write_bytes((ten_python / "data_batch_1").read_bytes()[:5000])
     with pytest.raises(InputError, match=r"data_batch_1 is not read, since it is damaged"):
@@ -184,6 +202,12 @@ def test_mnist_has_numbers_for_names(fashion, tmp_path):
     images.unlink()
     dataset = open_data(fashion.rename(tmp_path / "digits"))
     assert dataset.labels == ("0", "1", "2")
+    (tmp_path / "fashion-trials").mkdir()
+    digits = (tmp_path / "digits").rename(tmp_path / "fashion-trials" / "MNIST")
+    assert open_data(digits).labels == ("0", "1", "2")
+    (tmp_path / "mnists" / "FashionMNIST").mkdir(parents=True)  # as torchvision lays it out
+    clothes = digits.rename(tmp_path / "mnists" / "FashionMNIST" / "raw")
+    assert open_data(clothes).labels == ("pullover", "t-shirt", "trouser")
 
 
 @pytest.mark.parametrize(

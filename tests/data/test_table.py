@@ -45,6 +45,7 @@ def test_without_folds_the_split_is_random(table):
     [
         "\ufefffilename,label\r\na.wav,x\r\nb.wav,y\r\n",
         "Filename ; Label\na.wav;x\n\nb.wav;y\n",
+        "\n\nfilename;label\na.wav;x\nb.wav;y\n",
         "label\tfilename\nx\ta.wav\ny\tb.wav",
         'filename,label\n"a.wav","x"\n.\\b.wav, y \n',
     ],

@@ -44,6 +44,7 @@ NEEDS_TORCH = (
     "sentio.training.building",
     "sentio.training.callbacks",
     "sentio.training.loop",
+    "sentio.training.muon",
     "sentio.training.phase_module",
     "sentio.training.run_folder",
     "sentio.training.training",

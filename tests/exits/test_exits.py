@@ -159,6 +159,7 @@ def test_map_exits_refuse_other_shapes(kind):
         ("sl-vit", {"dropout": 1.0}, "'dropout' of exit 'sl-vit' must be at least 0 and below 1"),
         ("cnn-ee", {"kernel": 9}, "leaves nothing of a 8x12 map"),
         ("cnn-ee", {"padding": -1}, "'padding'"),
+        ("cnn-ee", {"padding": "same"}, "'padding' of exit 'cnn-ee' is a whole number from 0 up, got 'same'"),
         ("cnn-ee", {"pool": 0}, "'pool'"),
         ("pooled-linear", {"over": "space"}, "'time'"),
         ("pooled-linear", {"hidden": 0}, "'hidden'"),

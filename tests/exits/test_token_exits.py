@@ -137,6 +137,11 @@ def test_cnn_exits_ask_for_the_grid_where_patches_are_no_square():
     [
         ("vit-ee", {"heads": 3}, "3 heads do not divide the width 8"),
         ("vit-ee", {"ratio": 0}, "'ratio' of exit 'vit-ee' must be above 0"),
+        ("vit-ee", {"ratio": "4"}, "'ratio' of exit 'vit-ee' must be above 0, got '4'"),
+        ("vit-ee", {"ratio": float("inf")}, "'ratio' of exit 'vit-ee' must be above 0"),
+        ("cnn-add-ee", {"grid": 4}, "'grid' of exit 'cnn-add-ee' must hold 16 patches .* got 4"),
+        ("cnn-add-ee", {"grid": (2.0, 8.0)}, "'grid' of exit 'cnn-add-ee' must hold 16 patches"),
+        ("cnn-add-ee", {"grid": (-4, -4)}, "'grid' of exit 'cnn-add-ee' must hold 16 patches"),
         ("mlp-ee", {"hidden": 0}, "'hidden' of exit 'mlp-ee'"),
         ("mlp-mixer-ee", {"token_hidden": 0}, "'token_hidden'"),
         ("resmlp-ee", {"channel_hidden": -1}, "'channel_hidden'"),

@@ -8,6 +8,7 @@ from sentio.core.errors import ConfigError
 from sentio.core.multi_exit import add_exits
 from sentio.core.profiling import profile
 from sentio.core.staged import create_network
+from sentio.networks.resnet import averaged_shortcut
 
 torch.set_num_threads(1)
 
@@ -115,6 +116,18 @@ def test_small_resnet_is_as_wide_and_deep_as_it_is_told():
     assert net.boundary_shapes()["block2"] == {"main": (24, 8, 8)}
     with pytest.raises(ConfigError, match="as many strides as widths, got 2 in stem, 1 widths and 2 strides"):
         create_network("small-resnet", widths=(16,), strides=(1, 2))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (30, 31), (33, 47), (32, 32)])
+def test_small_resnet_takes_images_whose_sides_its_strides_do_not_divide(size):
+    net = create_network("small-resnet", classes=3, stem=(4, 8), widths=(8, 12, 12), strides=(1, 2, 2)).eval()
+    assert net(torch.randn(2, 3, *size)).shape == (2, 3)
+
+
+def test_the_averaged_shortcut_ends_in_a_mean_of_what_is_there():
+    pool = averaged_shortcut(1, 1, 2)[0]
+    x = torch.tensor([[[[1.0, 3.0, 5.0], [3.0, 5.0, 7.0], [2.0, 4.0, 9.0]]]])
+    assert pool(x).tolist() == [[[[3.0, 6.0], [3.0, 9.0]]]]
 
 
 def test_resnet50():

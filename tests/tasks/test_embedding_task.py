@@ -193,6 +193,8 @@ def test_the_threshold_of_the_sheets_example():
 def test_pairs_that_do_not_fit_are_refused(model, samples):
     with pytest.raises(InputError, match=r"need the same shape|got an empty batch"):
         verify_pairs(model, *(numbers(np.arange(count)) for count in samples))
+    with pytest.raises(InputError, match="need the same shape, batch first, got nothing and nothing"):
+        verify_pairs(model, {}, {})
 
 
 def test_pairs_need_thresholds_and_policies_that_keep_them_together(model):

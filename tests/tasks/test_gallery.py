@@ -125,6 +125,8 @@ def test_files_that_are_none_are_refused(gallery, tmp_path):
         (3, [1.0, 2.0], "printable text"),
         ("Cy", [1.0, 2.0, 3.0], r"takes embeddings \(sample, 2\), got float64 \(1, 3\)"),
         ("Cy", [1.0, np.inf], "NaN or infinite"),
+        ("Cy", [1.0, 1e39], "NaN or infinite values, or such as float32 has no room for"),
+        ("Cy", np.zeros((0, 2)), "There is no embedding of 'Cy' to enrol"),
         ("Cy", [["a", "b"]], "takes embeddings"),
     ],
 )
@@ -139,6 +141,11 @@ def test_an_empty_gallery_cannot_be_asked():
         Gallery(2).nearest(np.zeros((1, 2)))
     with pytest.raises(ConfigError, match="dimension from 1 up, got 0"):
         Gallery(0)
+
+
+def test_nobody_is_nearest_to_no_probe(gallery):
+    found = gallery.nearest(np.zeros((0, 2)))
+    assert [each.shape for each in (found.place, found.distance, found.second, found.ratio)] == [(0,)] * 4
 
 
 def test_leave_one_out_by_hand():

@@ -28,6 +28,12 @@ def test_the_threshold_is_the_best_of_all():
         assert accuracy == max(tried)
 
 
+def test_the_threshold_parts_distances_with_no_number_between_them():
+    distances, same = np.array([1.0, np.nextafter(1.0, 2.0)]), np.array([True, False])
+    threshold, accuracy = best_threshold(distances, same)
+    assert ((distances < threshold) == same).all() and accuracy == 1.0
+
+
 def test_pairs_that_are_all_alike():
     assert best_threshold(np.array([0.5, 0.5]), np.array([False, False])) == (0.25, 1.0)
     assert best_threshold(np.array([0.5, 1.0]), np.array([True, True])) == (1.5, 1.0)

@@ -362,6 +362,33 @@ def test_a_plain_module_can_teach(small):
     assert phase.objective.losses(net, given, label_loss)["distillation"].item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("channels", "last"), [(1, False), (3, False), (3, True)])
+def test_a_teacher_is_laid_out_as_its_inputs_are_and_only_then(channels, last):
+    class Written(torch.nn.Module):
+        """As many are: with kernels of several ranks, and sure of how its maps lie in memory."""
+
+        def __init__(self):
+            super().__init__()
+            self.flat = torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 3), torch.nn.Conv2d(4, 4, 1))
+            self.deep = torch.nn.Conv3d(1, 2, (1, 3, 3))
+            self.linear = torch.nn.Linear(4 * 6 * 6, 3)
+
+        def forward(self, x):
+            maps = self.flat(x)
+            seen = maps.flatten(1) if last else maps.view(len(x), -1)
+            return self.linear(seen) + self.deep(x[:, None]).mean()
+
+    network = Written()
+    teacher = Teacher(network)
+    teacher.fit(Setting(Classification(LABELS), None))
+    x = torch.randn(2, channels, 8, 8)
+    given = x.contiguous(memory_format=torch.channels_last) if last else x
+    torch.testing.assert_close(teacher.run(given)[0], network(x).detach(), rtol=1e-4, atol=1e-5)
+    first, _ = (each for each in teacher.net.modules() if isinstance(each, torch.nn.Conv2d))
+    if channels > 1:  # else it lies the same either way
+        assert first.weight.is_contiguous(memory_format=torch.channels_last) == last
+
+
 def test_other_features_are_refused_and_other_scales_are_converted(small):
     teacher = Teacher(small.model(frontend=small.frontend(gain=2.0)))
     with pytest.raises(
@@ -445,6 +472,27 @@ def test_kept_answers_are_those_of_the_clips(small):
     mixed = TrainingBatch(x, torch.eye(3), items, phase.losses, 0, torch.Generator())
     with pytest.raises(ConfigError, match="the batch mixes clips; take mixup out"):
         phase.objective.losses(net, mixed, label_loss)
+
+
+def test_kept_answers_are_asked_for_anew_where_the_training_part_changes(small):
+    net, teacher = small.multi_exit(), small.multi_exit(seed=5)
+    phases = registry.build(
+        "technique", "distillation", net, teacher=teacher, cache=True, phases="classifier-wise"
+    )
+    runs, ask = [], Teacher.run
+    first, both = small.features(20), small.features(30)[::-1].copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Teacher, "run", lambda self, x, *rest: (runs.append(len(x)), ask(self, x, *rest))[1])
+        for phase in phases:
+            phase.objective.check(net, setting(small))
+        runs.clear()
+        for inputs in (first, both):
+            for phase in phases:
+                phase.objective.prepare(net, setting(small), inputs)
+    assert len(phases) > 1 and runs == [20, 30]  # once for all phases of a training
+    items = torch.tensor([25, 0])
+    expected = teacher(torch.from_numpy(both[items.numpy()]))[FINAL]
+    torch.testing.assert_close(phases[0].objective.teachers.kept(items), expected.detach())
 
 
 @pytest.mark.parametrize("name", sorted(set(registry.names("network")) - {"audio-csrnet"}))  # two inputs

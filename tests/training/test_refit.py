@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sentio.core.errors import CancelledError, ConfigError
+from sentio.core.torch_artifact import save
 from sentio.training.recipe import read_recipe
 from sentio.training.training import train
 
@@ -70,6 +71,15 @@ def test_an_interrupted_one_ends_like_an_uninterrupted_one(models, tones, recipe
         )
     assert (tmp_path / "m.run" / "phase-0.safetensors").exists() == (share > 0.5)
     assert same(train(None, recipe(**REFIT), tones, out=tmp_path / "m"), models[0])
+
+
+def test_a_teacher_whose_answers_are_kept_is_asked_about_the_validation_part_too(
+    models, tones, recipe, tmp_path
+):
+    save(models[0], tmp_path / "teacher")
+    options = {"teacher": str(tmp_path / "teacher"), "cache": True}
+    model = train(None, recipe(**REFIT, technique={"name": "distillation", "options": options}), tones)
+    assert not same(model, models[0])
 
 
 def test_what_needs_a_validation_part_is_refused(recipe):

@@ -27,6 +27,7 @@ def test_a_seed_says_everything_and_the_batch_stays(change):
     assert not torch.equal(found, change(BATCH, seeded(1)))
     assert not torch.equal(found, BATCH)
     assert torch.equal(BATCH, before)
+    assert found.is_contiguous()  # or a network's view() of its maps fails
 
 
 def test_flipped_samples_are_mirrored_whole():

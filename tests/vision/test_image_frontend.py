@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,15 @@ def test_cropping_keeps_the_middle_at_scale():
     assert np.array_equal(same.transpose(1, 2, 0), wide)
 
 
+def test_rounding_does_not_push_the_middle_out_of_the_picture():
+    for short in (98, 197, 237):  # 32 divided by 32 / short is a little more than short
+        for size in ((short, 300), (300, short)):
+            frontend = ImageFrontEnd(height=32, width=32)
+            left, top, right, bottom = frontend.placement(size).box
+            assert left >= 0 and top >= 0 and right <= size[1] and bottom <= size[0]
+            assert frontend.prepare(np.zeros((*size, 3), np.uint8)).inputs.shape == (1, 3, 32, 32)
+
+
 def test_stretching_keeps_all_and_padding_puts_black_around():
     pixels = np.full((8, 16, 3), 255, np.uint8)
     pixels[:, :4] = 100
@@ -102,6 +112,9 @@ def test_stretching_keeps_all_and_padding_puts_black_around():
 def test_an_image_of_one_colour_is_silent():
     frontend = ImageFrontEnd(height=8, width=8)
     assert frontend.prepare(np.full((8, 8, 3), [10, 80, 200], np.uint8)).silent.tolist() == [True]
+    padded = ImageFrontEnd(height=8, width=8, resize="pad")  # the black around it is no part of it
+    assert padded.prepare(np.full((4, 8, 3), [10, 80, 200], np.uint8)).silent.tolist() == [True]
+    assert padded.prepare(NOISE).silent.tolist() == [False]
 
 
 def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
@@ -163,6 +176,16 @@ def test_a_file_that_ends_too_early_is_refused(tmp_path, name):
         (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(InputError, match=r"is damaged \(|is no image that can be read"):
             read_picture(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_opened_is_refused(tmp_path, monkeypatch):
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    path = save(tmp_path / "a.png", NOISE)
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(InputError, match=r"a\.png cannot be opened: Permission denied; check the file"):
+        read_picture(path)
 
 
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
@@ -229,8 +252,10 @@ def test_the_size_of_a_file_is_that_of_its_upright_pixels(tmp_path, turn):
     exif = Image.Exif()
     if turn is not None:
         exif[0x0112] = turn
-    path = save(tmp_path / "a.jpg", NOISE, exif=exif)
-    assert picture_size(path) == read_picture(path)[0].shape[:2] == ((20, 12) if turn in (6, 8) else (12, 20))
+    for name in ("a.jpg", "a.png", "a.tif", "a.webp"):
+        path = save(tmp_path / name, NOISE, exif=exif)
+        size = (20, 12) if turn in (6, 8) else (12, 20)
+        assert picture_size(path) == read_picture(path)[0].shape[:2] == size
     (tmp_path / "b.png").write_bytes(b"nonsense")
     for name in ("b.png", "none.png"):
         with pytest.raises(InputError, match="is no image that can be read"):

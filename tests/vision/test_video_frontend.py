@@ -42,6 +42,31 @@ def test_frames_come_as_they_are_shown(tmp_path):
     assert shown[-1].end == pytest.approx(0.6, abs=1e-3)
 
 
+@pytest.mark.parametrize(("degrees", "bright"), [(0, "left"), (90, "below"), (180, "right"), (-90, "above")])
+def test_a_video_is_turned_as_its_camera_was_held(tmp_path, degrees, bright):
+    """By degrees counterclockwise, which bring what is bright on the left to another side."""
+    av = pytest.importorskip("av")
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:, :24] = 240
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.set_display_rotation(degrees)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    (frame,) = decoding.frames(tmp_path / "a.mp4")
+    height, width = frame.pixels.shape[:2]
+    assert (height, width) == ((48, 32) if degrees in (90, -90) else (32, 48))
+    sides = {
+        "left": frame.pixels[:, : width // 3],
+        "right": frame.pixels[:, -(width // 3) :],
+        "above": frame.pixels[: height // 3],
+        "below": frame.pixels[-(height // 3) :],
+    }
+    assert max(sides, key=lambda side: sides[side].mean()) == bright
+    assert sides[bright].min() > 200
+
+
 def test_clips_follow_each_other_and_the_last_ends_with_the_video(tmp_path):
     """Ten frames a second, five taken: every second one."""
     frontend = VideoFrontEnd(**SMALL)

@@ -104,7 +104,8 @@ def answer(
             leavers.append(here)
             break
         leave, memory = policy.decide(confidence, choice, step.exit, costs, elapsed, memory)
-        mask = leave if leave.ndim else np.full(len(output), leave)
+        told = np.asarray(leave)  # a policy of the user's own may say a plain True
+        mask = told if told.ndim else np.full(len(output), told)
         leaving = mask.nonzero()[0]
         if len(leaving):
             step.drop(mask)

@@ -132,7 +132,7 @@ def _label_names(folder: Path, shown: Path, kind: _Kind, binary: bool) -> list[S
     if binary:
         for name in kind.texts:
             try:
-                lines = (folder / name).read_text("utf-8").split("\n")
+                lines = (folder / name).read_text("utf-8-sig").split("\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(
                     f"{shown / name} with the names of the classes cannot be read; add it"

@@ -54,7 +54,7 @@ def read_face_pairs(pairs: Path | str, folder: Path | str) -> FacePairs:
     """
     shown, root = Path(pairs), Path(folder)
     try:
-        lines = [line.split() for line in shown.read_text("utf-8").splitlines()]
+        lines = [line.split() for line in shown.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read the pairs {shown}: {error}; check the path") from error
     numbered = [(number, words) for number, words in enumerate(lines, 1) if words]
@@ -87,7 +87,7 @@ def read_face_pairs(pairs: Path | str, folder: Path | str) -> FacePairs:
 
 def _header(numbered: list[tuple[int, list[str]]], shown: Path) -> tuple[int, int]:
     first = numbered[0][1] if numbered else []
-    if not 1 <= len(first) <= 2 or not all(word.isdecimal() and int(word) for word in first):
+    if not 1 <= len(first) <= 2 or not all(_is_number(word) and int(word) for word in first):
         raise InputError(
             f"{shown} does not begin with its numbers of folds and of pairs; take the list whole"
         )
@@ -97,9 +97,14 @@ def _header(numbered: list[tuple[int, list[str]]], shown: Path) -> tuple[int, in
 def _names(words: list[str], number: int, shown: Path) -> tuple[tuple[str, int], tuple[str, int]]:
     three, four = len(words) == 3, len(words) == 4
     indices = words[1:] if three else words[1::2]
-    if not (three or four) or not all(word.isdecimal() for word in indices):
+    if not (three or four) or not all(map(_is_number, indices)):
         raise InputError(f"{shown} line {number} is neither 'name n1 n2' nor 'name1 n1 name2 n2'; correct it")
     return (words[0], int(indices[0])), (words[0] if three else words[2], int(indices[1]))
+
+
+def _is_number(word: str) -> bool:
+    """Whether it is a whole number, of no more digits than any image or fold has; Python reads 4,300."""
+    return word.isdecimal() and len(word) < 10
 
 
 def _image(root: Path, name: str, index: int, number: int, shown: Path) -> Path:

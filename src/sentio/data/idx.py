@@ -47,8 +47,9 @@ def is_idx(folder: Path) -> bool:
 def read_idx(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
     """The images of the parts that are there, written out as files of their own.
 
-    Classes bear Fashion-MNIST's names where "fashion" is in the folder's name, since the files themselves do
-    not say, and otherwise their numbers. ``details["part"]`` is the part.
+    Classes bear Fashion-MNIST's names where the path says "fashion", since the files themselves do not say,
+    and otherwise their numbers; of two folders that say "fashion" or "mnist" the inner one counts.
+    ``details["part"]`` is the part.
 
     Args:
         folder: the data set.
@@ -60,7 +61,7 @@ def read_idx(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
         ConfigError: no such protocol.
     """
     chosen = choose_protocol(protocol, OFFICIAL, shown)
-    names = FASHION if "fashion" in str(shown.absolute()).lower() else None
+    names = FASHION if _says_fashion(shown) else None
     kept = temporary_folder()
     items = []
     for stem, part in PARTS.items():
@@ -90,6 +91,13 @@ def read_idx(folder: Path, shown: Path, protocol: str | None = None) -> Dataset:
             items.append(Item(f"{stem}/{path.name}", path, called, None, {"part": part}))
     made = make_dataset(shown, items, protocols=OFFICIAL, protocol=chosen)
     return replace(made, keep=kept)
+
+
+def _says_fashion(shown: Path) -> bool:
+    telling = [
+        name for name in shown.absolute().parts if "fashion" in name.lower() or "mnist" in name.lower()
+    ]
+    return bool(telling) and "fashion" in telling[-1].lower()
 
 
 def _file(folder: Path, part: str, kind: str) -> Path | None:

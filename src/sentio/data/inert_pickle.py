@@ -96,10 +96,11 @@ def _plain(value: Any, shown: Path) -> Any:
         _, shape, kind, fortran, content = value.state
         if isinstance(content, str):  # bytes of Python 2
             content = content.encode("latin-1")
-        fits = kind.code == "u1" and not fortran and prod(shape) == len(content)
-    except (TypeError, ValueError, AttributeError):
-        fits = False
-    if not fits:
-        raise InputError(f"{shown} holds an array that is not of whole bytes; take the binary version")
-    found: NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(shape)
+        if kind.code != "u1" or fortran or prod(shape) != len(content):
+            raise ValueError("it is of another kind, or another size")
+        found: NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(shape)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{shown} holds an array that is not of whole bytes; take the binary version"
+        ) from error
     return found

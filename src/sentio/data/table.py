@@ -105,7 +105,7 @@ def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
         InputError: it is not UTF-8, not a table, or holds no row.
     """
     text = read_text(path, shown)
-    first = text.partition("\n")[0]
+    first = next((line for line in text.splitlines() if line.strip()), "")
     # Spreadsheets separate with semicolons where the comma is the decimal sign.
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)

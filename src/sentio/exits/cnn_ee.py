@@ -117,8 +117,8 @@ def build(
         raise ConfigError(
             f"Exit 'cnn-ee' with {convolutions} convolutions needs an odd kernel, got {kernel}; make it one"
         )
-    if padding < 0:
-        raise ConfigError(f"Option 'padding' of exit 'cnn-ee' must be at least 0, got {padding!r}")
+    if not isinstance(padding, int) or padding < 0:
+        raise ConfigError(f"Option 'padding' of exit 'cnn-ee' is a whole number from 0 up, got {padding!r}")
     channels, height, width = shape
     shrink = dilation * (kernel - 1) - 2 * padding
     rows, columns = (height - shrink) // pool, (width - shrink) // pool

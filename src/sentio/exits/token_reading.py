@@ -66,9 +66,11 @@ def patch_grid(kind: str, shape: Shape, special: int, grid: tuple[int, int] | No
                 "give options grid=(rows, columns) and special"
             )
         return side, side
-    if len(grid) != 2 or prod(grid) != patches:
+    sides = tuple(grid) if isinstance(grid, tuple | list) else ()
+    whole = all(isinstance(side, int) and side >= 1 for side in sides)
+    if len(sides) != 2 or not whole or prod(sides) != patches:
         raise ConfigError(
             f"Option 'grid' of exit {kind!r} must hold {patches} patches (behind {special} special tokens), "
             f"got {grid!r}"
         )
-    return grid[0], grid[1]
+    return sides[0], sides[1]

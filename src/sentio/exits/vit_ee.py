@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from torch import Tensor, nn
 
 from sentio.core.errors import ConfigError
@@ -63,7 +65,7 @@ def build(
     )
     if width % heads:
         raise ConfigError(f"{heads} heads do not divide the width {width} that exit 'vit-ee' reads")
-    if round(ratio * width) < 1:
+    if not isinstance(ratio, int | float) or not isfinite(ratio) or round(ratio * width) < 1:
         raise ConfigError(f"Option 'ratio' of exit 'vit-ee' must be above 0, got {ratio!r}")
     layer = EncoderLayer(
         width, heads, head_dim=width // heads, hidden=round(ratio * width), dropout=dropout, fused=True

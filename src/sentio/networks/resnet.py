@@ -67,7 +67,8 @@ def averaged_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Mo
             nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
         )
     return nn.Sequential(
-        nn.AvgPool2d(stride),
+        # Where the stride does not divide a side, the last mean is of fewer values, so that the maps fit.
+        nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False),
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
     )

@@ -93,6 +93,8 @@ class Gallery:
         """
         _check_name(name)
         added = self._checked(np.atleast_2d(embeddings))
+        if not len(added):
+            raise InputError(f"There is no embedding of {name!r} to enrol; give at least one")
         names, owners, vectors = self._held
         if name not in names:
             names = (*names, name)
@@ -131,7 +133,8 @@ class Gallery:
         if self.normalise:
             probes, held = unit_length(probes), unit_length(held)
         step = max(1, PIECE // len(held))
-        parts = [_two_nearest(probes[at : at + step], held, owners) for at in range(0, len(probes), step)]
+        starts = range(0, max(len(probes), 1), step)  # no probes are a part of none
+        parts = [_two_nearest(probes[at : at + step], held, owners) for at in starts]
         place, distance, second = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Nearest(place, distance, second)
 
@@ -189,9 +192,11 @@ class Gallery:
             raise InputError(
                 f"The gallery takes embeddings (sample, {self.dimension}), got {array.dtype} {array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise InputError("Embeddings hold NaN or infinite values")
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            found = array.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise InputError("Embeddings hold NaN or infinite values, or such as float32 has no room for")
+        return found
 
 
 def _two_nearest(

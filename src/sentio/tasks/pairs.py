@@ -199,7 +199,7 @@ def _together(first: Any, second: Any) -> tuple[Any, int]:
     """Both sides as one batch, and the number of pairs."""
     sides = [dict(side) if isinstance(side, Mapping) else {"": np.asarray(side)} for side in (first, second)]
     shapes = [{name: part.shape for name, part in side.items()} for side in sides]
-    if shapes[0] != shapes[1] or not all(shape for shape in shapes[0].values()):
+    if not shapes[0] or shapes[0] != shapes[1] or not all(shape for shape in shapes[0].values()):
         said = [", ".join(str(shape) for shape in each.values()) or "nothing" for each in shapes]
         raise InputError(f"The two sides of pairs need the same shape, batch first, got {' and '.join(said)}")
     both = {name: np.concatenate([part, sides[1][name]]) for name, part in sides[0].items()}

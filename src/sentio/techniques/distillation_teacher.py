@@ -138,8 +138,12 @@ class Teacher:
         first = next(x for x in (x.values() if isinstance(x, Mapping) else (x,)))
         if any(p.device != first.device for p in net.parameters()):
             net.to(first.device)
-        if first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last):
-            net.to(memory_format=torch.channels_last)  # convolutions would lay their weights out each time
+        # One channel lies the same either way, and says nothing of what the network should do.
+        laid_out = first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last)
+        if laid_out and not first.is_contiguous():
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d):  # they would lay their weights out each time
+                    layer.to(memory_format=torch.channels_last)
         with torch.no_grad():
             outputs, found = net.tapped(self._rescaled(x), (FINAL,), taps)
             logits = outputs[FINAL]
@@ -176,6 +180,7 @@ class Ensemble:
         self.members = [Teacher(source) for source in given]
         self.average = average
         self._kept: tuple[float, Tensor] | None = None
+        self._about: NDArray[Any] | None = None
 
     def identity(self) -> str:
         return " ".join(teacher.identity() for teacher in self.members)
@@ -194,11 +199,12 @@ class Ensemble:
             temperature: at which they will be asked for.
             frontend: the student's, which standardises pixels.
         """
-        if self._kept is not None and self._kept[0] == temperature:
+        # Phases share a teacher; a second training, on more samples, asks it about all of them anew.
+        if self._kept is not None and self._kept[0] == temperature and self._about is inputs:
             return
         parts = (finished(frontend, inputs[at : at + CHUNK]) for at in range(0, len(inputs), CHUNK))
         answers = [self.logits(torch.from_numpy(part), temperature).cpu() for part in parts]
-        self._kept = temperature, torch.cat(answers)
+        self._kept, self._about = (temperature, torch.cat(answers)), inputs
 
     def kept(self, items: Tensor) -> Tensor:
         """What was kept for these samples of the training part, ``(batch, class)``."""

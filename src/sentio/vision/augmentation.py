@@ -76,7 +76,8 @@ def padded_crop(
     rows = starts[0][:, None] + torch.arange(height, device=x.device)
     columns = starts[1][:, None] + torch.arange(width, device=x.device)
     samples = torch.arange(len(x), device=x.device)[:, None, None]
-    return around[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    cut = around[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return cut.contiguous()  # as what came in: a network may take for granted how its input lies
 
 
 def cutout(x: Tensor, side: float, generator: Generator | None = None) -> Tensor:

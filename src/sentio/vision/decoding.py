@@ -30,7 +30,7 @@ class Frame(NamedTuple):
 
 
 def frames(path: str | PathLike[str]) -> Iterator[Frame]:
-    """The frames of a video file in the order in which they are shown.
+    """The frames of a video file in the order in which they are shown, turned as its camera was held.
 
     Raises:
         InputError: there is no such file, it is no video, it is damaged, or it holds no frame.
@@ -58,7 +58,7 @@ def frames(path: str | PathLike[str]) -> Iterator[Frame]:
                 start = 0.0 if count == 0 else last + length
                 if time is not None and count and time - first > last:
                     start = time - first
-                yield Frame(picture.to_ndarray(format="rgb24"), start, start + length)
+                yield Frame(_upright(picture), start, start + length)
                 last, count = start, count + 1
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -66,6 +66,13 @@ def frames(path: str | PathLike[str]) -> Iterator[Frame]:
         raise InputError(f"{shown} {where} ({reason}); copy or convert it again") from error
     if not count:
         raise InputError(f"{shown} holds a video stream without a single frame; copy or convert it again")
+
+
+def _upright(picture: Any) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = picture.to_ndarray(format="rgb24")
+    # Degrees counterclockwise; of a telephone's video they are quarters of a turn. Older PyAV cannot say.
+    quarters, rest = divmod(round(getattr(picture, "rotation", 0)), 90)
+    return pixels if rest or not quarters else np.ascontiguousarray(np.rot90(pixels, quarters))
 
 
 def _av() -> Any:

@@ -103,7 +103,11 @@ class ImageFrontEnd:
         else:
             pixels = _checked(source, self.colour)
         inputs = np.ascontiguousarray(self._sized(pixels).transpose(2, 0, 1))[None]
-        flat = inputs.reshape(inputs.shape[1], -1).astype(np.int16)
+        place = self.placement(pixels.shape[:2])
+        (top, left), (rows, columns) = place.at, place.size
+        # The black around a padded image is no part of it.
+        seen = inputs[0, :, top : top + rows, left : left + columns]
+        flat = seen.reshape(len(seen), -1).astype(np.int16)
         silent = bool((flat.max(1) - flat.min(1)).max() <= ONE_COLOUR)
         moment = np.zeros(1)
         return Prepared(inputs, moment, moment, np.array([silent]), notes)
@@ -139,7 +143,8 @@ class ImageFrontEnd:
             at = (self.height - inner[0]) // 2, (self.width - inner[1]) // 2
             return Placement(whole, inner, at, goal)
         scale = max(self.height / height, self.width / width) * self.zoom
-        part = self.height / scale, self.width / scale
+        # Rounding must not make the part larger than the picture: Pillow refuses such a box.
+        part = min(height, self.height / scale), min(width, self.width / scale)
         top, left = (height - part[0]) / 2, (width - part[1]) / 2
         return Placement((left, top, left + part[1], top + part[0]), goal, (0, 0), goal)
 

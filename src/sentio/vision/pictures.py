@@ -32,8 +32,8 @@ def read_picture(path: str | PathLike[str], *, grey: bool = False) -> tuple[Pixe
         uint8 ``(height, width, 3)``, or ``(height, width, 1)``; and notes.
 
     Raises:
-        InputError: there is no such file, it is no picture, it is damaged, empty or too large, or its pixels
-            have more than eight bits and no agreed range.
+        InputError: there is no such file, it cannot be opened, it is no picture, it is damaged, empty or too
+            large, or its pixels have more than eight bits and no agreed range.
         MissingExtraError: Pillow is not installed.
     """
     image_module, ops = _pillow()
@@ -41,7 +41,10 @@ def read_picture(path: str | PathLike[str], *, grey: bool = False) -> tuple[Pixe
     if not shown.is_file():
         raise InputError(f"There is no image file {shown}; check the path")
     # Read first: Pillow keeps files open, and reports a short file in many ways.
-    content = shown.read_bytes()
+    try:
+        content = shown.read_bytes()
+    except OSError as error:
+        raise InputError(f"{shown} cannot be opened: {error.strerror or error}; check the file") from error
     if not content:
         raise InputError(f"{shown} is empty; copy or download the image again")
     notes = []
@@ -79,6 +82,8 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
             warnings.simplefilter("ignore")  # as `read_picture` does
             with image_module.open(path) as image:
                 width, height = image.size
+                if image.format == "TIFF":  # whose size is the upright one already
+                    width, height = image.tag_v2[256], image.tag_v2[257]
                 # Tag 274 is the orientation; from 5 on the picture lies on its side.
                 return (width, height) if image.getexif().get(274, 1) >= 5 else (height, width)
     except image_module.DecompressionBombError as error:

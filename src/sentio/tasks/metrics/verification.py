@@ -92,7 +92,9 @@ def best_threshold(distances: Floats, same: NDArray[np.bool_]) -> tuple[float, f
     elif place == len(order):
         threshold = high * 1.5 if high > 0 else 1.0
     else:
-        threshold = (sorted_distances[place - 1] + sorted_distances[place]) / 2
+        below, above = sorted_distances[place - 1], sorted_distances[place]
+        # The middle of two neighbours among floats is one of them; below the upper one both fall right.
+        threshold = middle if (middle := (below + above) / 2) > below else above
     return float(threshold), float(right[place] / len(order))
 
 
