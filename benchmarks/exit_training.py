@@ -7,7 +7,7 @@
 One backbone (glance-resnet at half its width, exits behind three stages) is trained on the same images of
 CIFAR-10 for as many epochs, with the same optimiser and augmentation, in five ways:
 
-- self-distillation: end to end, all exits learn from the last one too (the recipe of cifar10-anytime);
+- self-distillation: end to end, all exits learn from the last one too;
 - BranchyNet: end to end on the sum of all exits' losses, weights fixed (Teerapittayanon et al. 2016);
 - SDN: end to end, an exit's weight rises in every epoch up to its share of the whole cost, as Shallow-Deep
   Networks are trained from scratch (Kaya et al. 2019);
