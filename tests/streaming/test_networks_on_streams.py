@@ -9,6 +9,7 @@ from torch import nn
 import sentio
 from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
+from sentio.nn.conv import InvertedResidual
 from sentio.nn.squeeze_excitation import SqueezeExcitation
 
 torch.set_num_threads(1)
@@ -248,3 +249,17 @@ def test_a_frame_needs_no_axis_of_time_where_the_hop_is_one():
         y, valid, state = stream.step(frame, state)
     assert valid.all()
     assert torch.allclose(y, conv(x)[:, :, -1:], rtol=0, atol=1e-12)
+
+
+def test_a_block_streams_with_its_norm_or_not_at_all(on_stream):
+    """The norm behind an inverted residual's sum was left out; CP-Mobile's reads the whole clip."""
+    with pytest.raises(ConfigError, match=r"'stages\.block1\.norm' \(GlobalResponseNorm\) cannot run"):
+        sentio.stream(build("cp-mobile"))
+    norm = nn.BatchNorm2d(4)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    block = InvertedResidual(4, 8, 4, norm=norm).double().eval()
+    x = torch.randn(1, 4, 20, 8, dtype=torch.float64)
+    for frozen in (False, True):
+        got = on_stream(sentio.stream(block, example=x, frozen=frozen), x)
+        assert torch.allclose(got, block(x)[:, :, : got.shape[2]], rtol=0, atol=1e-12)
