@@ -192,3 +192,32 @@ def test_a_layer_of_other_axes_is_refused():
         sentio.stream(nn.Conv2d(2, 2, 3), example=torch.zeros(1, 2, 20))
     with pytest.raises(ConfigError, match="time is axis 1, over which it does not slide"):
         sentio.stream(nn.Conv1d(2, 2, 3), axis=1)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_stands_in_padding_goes_through_the_layers_behind_it(on_stream, frozen):
+    """A 1×1 convolution makes its bias of the zeros that were padded."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ZeroPad1d((2, 0)), nn.Conv1d(2, 3, 1), nn.Conv1d(3, 2, 3)).double()
+    x = clip_for(1, 12, 2)
+    stream = sentio.stream(net, example=x, frozen=frozen)
+    got = on_stream(stream, x)
+    assert got.shape[2] == 10
+    hold_to(got, net(x))
+
+
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_padding_with_the_clip_itself_is_refused_however_it_is_said(padding):
+    module = nn.Conv1d(2, 2, 3, padding=padding, padding_mode="circular")
+    with pytest.raises(ConfigError, match=r"Conv1d cannot run on a stream: padding_mode 'circular'"):
+        sentio.stream(module)
+
+
+@pytest.mark.parametrize("window", range(5, 12))
+def test_a_window_has_as_many_units_behind_a_pool_as_pytorch_gives(on_stream, window):
+    """With ceil_mode no window begins behind the last unit."""
+    net = nn.Sequential(nn.MaxPool1d(1, stride=3, ceil_mode=True), nn.AdaptiveAvgPool1d(1)).double()
+    x = clip_for(1, 30, 2)
+    got = on_stream(sentio.stream(net, window=window, example=x), x)
+    want = torch.stack([net(x[:, :, t : t + window]) for t in range(0, 30 - window + 1, 3)], 1)
+    assert torch.allclose(got[:, : want.shape[1]], want, rtol=0, atol=1e-12)

@@ -88,6 +88,8 @@ class Sliding(Form):
             return None
         room = frames + self.pad + self.pad_end - self.span
         count = (ceil(room / self.stride) if self.ceil_mode else room // self.stride) + 1
+        if self.ceil_mode and (count - 1) * self.stride >= frames + self.pad:
+            count -= 1  # PyTorch begins no window behind the clip's last unit
         if count < 1:
             raise plan.refusal(f"a clip of its window has {frames} units here, fewer than it reads; widen it")
         return count
@@ -127,13 +129,15 @@ class Conv(Sliding):
         self.dims = len(module.kernel_size)
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        dim = _dimension(flow, plan, self.dims)
+        dim = dimension(flow, plan, self.dims)
         m = self.module
-        if m.padding_mode != "zeros" and isinstance(m.padding, tuple) and any(m.padding):
+        if m.padding_mode != "zeros" and any(any(_padding(m, d)) for d in range(self.dims)):
             raise plan.refusal(
                 f"padding_mode {m.padding_mode!r} needs units that have not come yet; train with 'zeros'"
             )
-        if m.kernel_size[dim] == 1 and m.stride[dim] == 1 and not _padding(m, dim)[0]:
+        # What stands in units that are never given becomes something else here, so they are given.
+        given = flow.delay >= 0
+        if given and m.kernel_size[dim] == 1 and m.stride[dim] == 1 and not _padding(m, dim)[0]:
             self.per_frame = True
             return replace(flow, ndim=self.dims + 2)
         self.per_frame = False
@@ -203,7 +207,7 @@ class Pool(Sliding):
         self.module, self.dims, self.maximum = module, dims, maximum
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        _dimension(flow, plan, self.dims)
+        dimension(flow, plan, self.dims)
         return super().plan(replace(flow, ndim=self.dims + 2), plan)
 
     def settings(self, flow: Flow, plan: Plan) -> None:
@@ -306,7 +310,7 @@ refuses(
 )
 
 
-def _dimension(flow: Flow, plan: Plan, dims: int) -> int:
+def dimension(flow: Flow, plan: Plan, dims: int) -> int:
     """Which of a layer's ``dims`` dimensions is time."""
     if flow.ndim not in (None, dims + 2):
         raise plan.refusal(f"it takes {dims + 2} axes, and here are {flow.ndim}")
