@@ -314,7 +314,6 @@ def test_branches_wait_with_what_was_padded(on_stream, beside):
     [
         (nn.AdaptiveAvgPool1d(1), (9, 6), "time is axis 1, over which it does not slide"),
         (nn.AdaptiveMaxPool2d(1), (9, 6, 5), "time is axis 1, over which it does not slide"),
-        (nn.AdaptiveAvgPool2d((3, None)), (9, 6, 5), "time is axis 1, over which it does not slide"),
         (nn.BatchNorm1d(9), (9, 6), "its channels are axis 1, and that is time"),
         (nn.PReLU(9), (9, 6), "its channels are axis 1, and that is time"),
         (nn.Softmax2d(), (9, 6, 5), "its channels are axis 1, and that is time"),
@@ -323,6 +322,12 @@ def test_branches_wait_with_what_was_padded(on_stream, beside):
 def test_a_layer_that_takes_axis_1_for_channels_is_refused_where_it_is_time(module, size, reason):
     with pytest.raises(ConfigError, match=rf"{type(module).__name__} cannot run on a stream: {reason}"):
         sentio.stream(module, axis=1, window=9, example=torch.zeros(1, *size))
+
+
+@pytest.mark.parametrize("sizes", [(3, None), (None, 3), (2, 3)])
+def test_pooling_of_the_last_axes_leaves_time_before_them(on_stream, sizes):
+    net, x = nn.AdaptiveAvgPool2d(sizes), randn(2, 9, 6, 6)
+    assert torch.equal(on_stream(sentio.stream(net, axis=1, example=x), x), net(x))
 
 
 def test_branches_side_by_side_in_time_are_refused_however_the_axis_is_counted():

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 import sentio
 from sentio.core.errors import ConfigError
@@ -221,3 +222,14 @@ def test_a_window_has_as_many_units_behind_a_pool_as_pytorch_gives(on_stream, wi
     got = on_stream(sentio.stream(net, window=window, example=x), x)
     want = torch.stack([net(x[:, :, t : t + window]) for t in range(0, 30 - window + 1, 3)], 1)
     assert torch.allclose(got[:, : want.shape[1]], want, rtol=0, atol=1e-12)
+
+
+def test_weights_that_a_hook_makes_are_those_of_now(on_stream):
+    """The convolution itself is never called, so hooks in front of it were not."""
+    nets = [nn.Sequential(prune.l1_unstructured(nn.Conv1d(2, 2, 3), "weight", 0.5)) for _ in range(2)]
+    x = clip_for(1, 12, 2, dtype=torch.float32)
+    stream = sentio.stream(nets[0], example=x)
+    nets[0].load_state_dict(nets[1].state_dict())
+    hold_to(on_stream(stream, x), nets[1](x), torch.float32)
+    for _ in range(2):  # the graph of a weight that was made once would be gone
+        stream.clip(x).sum().backward()

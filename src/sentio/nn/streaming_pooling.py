@@ -136,7 +136,7 @@ class _KeepsTime(PerFrame):
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         dims = len(self.sizes)
-        if self.sizes[dimension(flow, plan, dims)] is not None:
+        if flow.axis != 1 and self.sizes[dimension(flow, plan, dims)] is not None:
             raise plan.refusal(
                 f"output_size {self.sizes} divides a clip into parts of its own length; give 1, or None for "
                 "the axis of time"

@@ -175,6 +175,7 @@ class Conv(Sliding):
 
     def run(self, window: Tensor) -> Tensor:
         m = self.module
+        self.weigh(window)
         if self.folds and window.shape[self.axis] == self.span:
             return self._one(window)
         if not self.even:
@@ -182,6 +183,16 @@ class Conv(Sliding):
         else:
             padding = self.padding
         return _CONV[self.dims](window, m.weight, m.bias, m.stride, padding, m.dilation, m.groups)
+
+    def weigh(self, x: Tensor) -> None:
+        """Let hooks that make the weights anew at each call do so, since the module is not called here.
+
+        Those of ``torch.nn.utils.prune`` and the older ``weight_norm`` keep a weight that is no parameter.
+        """
+        m = self.module
+        if m._forward_pre_hooks and not {"weight", "bias"} <= m._parameters.keys():
+            for hook in m._forward_pre_hooks.values():
+                hook(m, (x,))
 
     def _one(self, window: Tensor) -> Tensor:
         """The one output of a window of ``span`` units."""
