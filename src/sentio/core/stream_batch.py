@@ -183,7 +183,7 @@ class StreamBatch:
         Raises:
             InputError: no such stream, or one of ``names`` is not ready.
         """
-        chosen = list(self.ready if names is None else names)
+        chosen = list(self.ready if names is None else dict.fromkeys(names))
         for name in chosen:
             self._place(name)
             if not self._waiting[name].ready:
@@ -244,8 +244,8 @@ class _Waiting:
                 f"A stream's units have {self.ndim} axes, without the batch and with time as axis "
                 f"{self.axis}; got shape {tuple(x.shape)}"
             )
-        if self._units is None:
-            self._units = x
+        if self._units is None:  # a copy: the caller may write the next units where these lie
+            self._units = self._arrays.concatenate((x,), self.axis)
             return
         sizes = [list(part.shape) for part in (self._units, x)]
         for size in sizes:
