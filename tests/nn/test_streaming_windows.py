@@ -207,6 +207,15 @@ def test_what_stands_in_padding_goes_through_the_layers_behind_it(on_stream, fro
     hold_to(got, net(x))
 
 
+def test_padding_by_nothing_leaves_what_was_padded_before(on_stream):
+    net = nn.Sequential(nn.ConstantPad1d((2, 0), 1.5), nn.ZeroPad1d((0, 1)), nn.Conv1d(2, 2, 3)).double()
+    x = clip_for(1, 12, 2)
+    hold_to(on_stream(sentio.stream(net, example=x), x), net(x))
+    both = nn.Sequential(nn.ConstantPad2d((0, 0, 2, 0), 1.5), nn.ZeroPad2d((1, 1, 0, 0)), nn.Conv2d(2, 2, 3))
+    with pytest.raises(ConfigError, match=r"\(ZeroPad2d\) .* pads with 0 what was padded with 1.5 before"):
+        sentio.stream(both, example=clip_for(2, 12, 2))
+
+
 @pytest.mark.parametrize("padding", [1, "same"])
 def test_padding_with_the_clip_itself_is_refused_however_it_is_said(padding):
     module = nn.Conv1d(2, 2, 3, padding=padding, padding_mode="circular")

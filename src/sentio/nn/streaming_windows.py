@@ -34,6 +34,8 @@ class Sliding(Form):
     dilation = 1
     pad = 0
     pad_end = 0
+    #: whether it gives units that are padded on other axes, where its first outputs need not be given
+    pads_others = False
     #: how its window lies in memory; as it comes if None
     lies: Order | None = None
     ceil_mode = False
@@ -56,7 +58,7 @@ class Sliding(Form):
             return flow
         self.axis = flow.axis
         self.settings(flow, plan)
-        if flow.delay < 0 and self.pad and flow.lead != self.fill:
+        if flow.delay < 0 and (self.pad or self.pads_others) and flow.lead != self.fill:
             raise plan.refusal(f"it pads with {self.fill:g} what was padded with {flow.lead:g} before")
         # The newest output that a step can give is the last whose window has come whole.
         delay = ceil((flow.delay + self.span - self.pad) / self.stride) - 1
@@ -74,7 +76,7 @@ class Sliding(Form):
             frames=self.out_frames(flow.frames, plan),
             stride=out_stride,
             delay=delay,
-            lead=self.fill,
+            lead=self.fill if self.pad else flow.lead,
             before=flow.before + self.pad * flow.stride,
             after=flow.after + (self.span - 1 - self.pad) * flow.stride,
             past=flow.past + self.keep * flow.stride,
@@ -277,7 +279,7 @@ class Pad(Sliding):
         if place < len(pads):
             self.pad, self.pad_end = pads[place : place + 2]
             pads[place : place + 2] = [0, 0]
-        self.pads = pads
+        self.pads, self.pads_others = pads, any(pads)
 
     def run(self, window: Tensor) -> Tensor:
         return F.pad(window, self.pads, value=self.fill) if any(self.pads) else window
