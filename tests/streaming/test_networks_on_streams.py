@@ -263,3 +263,30 @@ def test_a_block_streams_with_its_norm_or_not_at_all(on_stream):
     for frozen in (False, True):
         got = on_stream(sentio.stream(block, example=x, frozen=frozen), x)
         assert torch.allclose(got, block(x)[:, :, : got.shape[2]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["MaxMeanHead", "BandsHead"])
+def test_a_head_that_pools_time_alone_is_refused_where_time_is_another_axis(head):
+    from sentio.nn import pooling
+
+    sizes = {"bands": 5} if head == "BandsHead" else {}
+    module = getattr(pooling, head)(3, classes=2, dropout=0.0, **sizes)
+    x = torch.zeros(1, 3, 5, 5)
+    assert sentio.stream(module, window=5, example=x).hop == 1
+    with pytest.raises(ConfigError, match=rf"{head} cannot run on a stream: .* and time is axis 3"):
+        sentio.stream(module, axis=3, window=5, example=x)
+
+
+@pytest.mark.parametrize(
+    ("over", "axis", "reason"),
+    [
+        ("first", 1, "reads the first token"),
+        ("all", 2, r"averages axes \(1,\) of one tensor, and time is axis 2"),
+    ],
+)
+def test_an_exit_that_averages_something_else_than_time_is_refused(over, axis, reason):
+    """On a stream it averaged time all the same."""
+    net = sentio.Staged({"a": nn.Identity(), "b": nn.Identity()}, input_shapes={"main": (8, 8)})
+    net = sentio.add_exits(net, "pooled-linear", at=["a"], names=["early"], classes=3, over=over)
+    with pytest.raises(ConfigError, match=rf"PooledLinearExit cannot run on a stream: .*{reason}"):
+        sentio.stream(net.branch("early"), axis=axis, window=8, example=torch.zeros(1, 8, 8))
