@@ -166,3 +166,27 @@ def test_a_stream_that_is_named_twice_is_stepped_once():
     batch.push("a", x)
     outputs = [batch.run(["a", "a"])["a"].output for _ in range(4)]
     assert torch.allclose(torch.cat(outputs[2:], 1), net(x[None])[0])
+
+
+def test_a_step_that_fails_takes_nothing_from_the_others():
+    """What the others had waiting was gone, and they went on with a gap."""
+    net = conv()
+    batch = StreamBatch(stream_of(net), like=torch.zeros(1, 1, 1))
+    batch.join("good")
+    batch.join("bad")
+    x = torch.randn(1, 5)
+    batch.push("good", x)
+    batch.push("bad", torch.zeros(2, 1))
+    with pytest.raises(InputError, match=r"a step of 'good' is \(1, 1\), of 'bad' \(2, 1\)"):
+        batch.run()
+    batch.push("good", torch.zeros(1, 0))
+    batch.leave("bad")
+    outputs = [batch.run()["good"].output for _ in range(5)]
+    assert torch.allclose(torch.cat(outputs[2:], 1), net(x[None])[0])
+
+
+def test_a_clip_of_more_units_than_the_delay_has_an_answer():
+    stream = sentio.stream(sentio.create_network("tiny-cnn", classes=4, width=8))
+    assert stream.clip(torch.zeros(1, 1, stream.delay + 1, 64)).shape == (1, 1, 4)
+    with pytest.raises(InputError, match="give a longer one"):
+        stream.clip(torch.zeros(1, 1, stream.delay, 64))

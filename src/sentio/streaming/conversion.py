@@ -281,7 +281,7 @@ class Stream(nn.Module):
         norm do as the mode says, so a network can be trained for streams with it.
 
         Args:
-            x: ``(batch, ...)``, at least as long as the network's window.
+            x: ``(batch, ...)``, of more than `delay` units: as many as the first answer is about.
 
         Returns:
             ``(batch, ..., time, ...)``, or behind a pooling over time ``(batch, answer, ...)``, an answer
