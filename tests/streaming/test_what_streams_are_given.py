@@ -60,6 +60,16 @@ def test_a_camera_may_write_the_next_frame_where_the_first_lay():
     assert torch.allclose(stream.step(torch.ones(1, 1, 1), state).output, net(torch.ones(1, 1, 2)))
 
 
+@pytest.mark.parametrize("hop", [1, 2])
+def test_an_activation_in_place_comes_first_and_a_stream_begins_settled(hop):
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Conv1d(1, 1, 3)).eval()
+    stream = sentio.stream(net, example=torch.zeros(1, 1, 9), hop=hop)
+    frame = torch.tensor([[[-1.0]]])
+    state = stream.begin(frame)
+    assert frame.item() == -1.0
+    assert torch.allclose(stream.step(-torch.ones(1, 1, hop), state).output[..., 0], net[1].bias)
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_microphone_may_write_the_next_block_where_the_first_lay(batched):
     net = conv(kernel=2, stride=2)
@@ -108,6 +118,11 @@ def test_a_state_of_other_precision_goes_on_in_the_stream_s_own():
     found = stream.step(x[:, :, 3:], double)
     assert torch.equal(found.output, want.output)
     assert found.state["0.window"].dtype == torch.float32
+    exits = sentio.stream(with_exits())
+    x = torch.randn(2, 1, 1, exits.hop, 64)
+    state = exits.step(x[0], None).state
+    double = {name: t.double() if t.is_floating_point() else t for name, t in state.items()}
+    assert torch.equal(exits.step(x[1], double).output, exits.step(x[1], state).output)
 
 
 def test_a_state_of_a_stream_without_exits_or_of_another_window_is_refused():

@@ -267,7 +267,8 @@ class Stream(nn.Module):
         if len(sizes) != layout.ndim or not sizes[layout.axis]:
             raise InputError(f"A stream of {layout.ndim} axes cannot begin with shape {tuple(x.shape)}")
         sizes[layout.axis] = layout.hop
-        chunk = x.narrow(layout.axis, 0, 1).expand(sizes)
+        # Of its own, since an activation in place may come first.
+        chunk = x.narrow(layout.axis, 0, 1).expand(sizes).clone(memory_format=torch.contiguous_format)
         steps = torch.full((len(x),), max(self.warm_up, layout.plan.settled), device=x.device)
         moment = Moment(None, steps, True, repeats=True)
         with torch.no_grad():

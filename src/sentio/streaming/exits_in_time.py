@@ -130,6 +130,10 @@ class ExitStream(nn.Module):
         state = self.start(like=x) if state is None else state
         steps_taken(state, x)
         self._check(state)
+        if x.is_floating_point():
+            state = {
+                name: kept.to(x.dtype) if kept.is_floating_point() else kept for name, kept in state.items()
+            }
         with torch.no_grad():
             return step_with_exits(self, x, state, policy, task=task, costs=costs, temperatures=temperatures)
 
