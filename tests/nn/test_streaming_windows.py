@@ -242,3 +242,13 @@ def test_weights_that_a_hook_makes_are_those_of_now(on_stream):
     hold_to(on_stream(stream, x), nets[1](x), torch.float32)
     for _ in range(2):  # the graph of a weight that was made once would be gone
         stream.clip(x).sum().backward()
+
+
+def test_the_clip_gives_no_window_that_its_end_cuts_short(on_stream):
+    """With ceil_mode the last one was of what there was, which a stream never gives."""
+    net = nn.Sequential(nn.MaxPool1d(2, ceil_mode=True), nn.Conv1d(2, 2, 2)).double()
+    x = clip_for(1, 21, 2)
+    stream = sentio.stream(net, example=x)
+    got = on_stream(stream, x)
+    assert stream.clip(x).shape[2] == got.shape[2] == 9
+    assert torch.allclose(stream.clip(x), got, rtol=0, atol=1e-12)

@@ -110,6 +110,9 @@ class Sliding(Form):
         if self.pad:
             pads = [0] * (2 * (x.ndim - 1 - self.axis)) + [self.pad, 0]
             x = F.pad(x, pads, value=self.fill)
+        if self.ceil_mode and x.shape[self.axis] >= self.span:  # no window that the clip's end cuts short
+            left = (x.shape[self.axis] - self.span) % self.stride
+            x = x.narrow(self.axis, 0, x.shape[self.axis] - left)
         return self.run(x)
 
 
