@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 import sentio
 from sentio.core.errors import ConfigError
@@ -206,3 +207,45 @@ def test_a_norm_behind_a_sum_goes_into_its_convolutions(on_stream):
         assert torch.allclose(on_stream(frozen, x), net(x), rtol=0, atol=1e-12)
     finally:
         del FORMS[Both]
+
+
+class Branches(nn.Module):
+    """A sum with a branch that does nothing in eval mode, and a norm behind it."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+        self.drop, self.conv, self.norm = nn.Dropout(0.5), nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2)
+        nn.init.normal_(self.norm.weight)
+
+    def forward(self, x):
+        return self.norm(self.drop(x) + self.conv(x))
+
+
+@streams(Branches)
+def _branches(block):
+    return Chain(
+        Sum(block.drop, block.conv) if block.first else Sum(block.conv, block.drop, nn.Identity()), block.norm
+    )
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_branch_of_which_nothing_is_left_freezes(on_stream, first):
+    net = nn.Sequential(Branches(first), nn.ReLU(), nn.Conv1d(2, 2, 1)).double().eval()
+    x = torch.randn(2, 2, 12, dtype=torch.float64)
+    got = on_stream(sentio.stream(net, example=x, frozen=True), x)
+    want = on_stream(sentio.stream(net, example=x), x)
+    assert torch.allclose(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("made", [weight_norm, spectral_norm])
+def test_parametrised_weights_freeze_as_they_are(on_stream, made):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(3)
+    nn.init.constant_(norm.weight, 3.0)
+    net = nn.Sequential(made(nn.Conv1d(2, 3, 3)), norm, nn.ReLU(), made(nn.Conv1d(3, 3, 1))).double().eval()
+    x = torch.randn(2, 2, 12, dtype=torch.float64)
+    want = net(x)
+    stream = sentio.stream(net, example=x, frozen=True)
+    assert torch.allclose(on_stream(stream, x), want, rtol=0, atol=1e-12)
+    assert torch.equal(net(x), want)

@@ -275,3 +275,66 @@ def test_the_last_frames_of_squeeze_and_excitation_need_a_window():
 def test_a_pool_over_the_clip_needs_a_window():
     with pytest.raises(ConfigError, match=r"it reads a whole clip; say how much .* window="):
         sentio.stream(nn.Sequential(nn.Conv1d(2, 2, 3), nn.AdaptiveAvgPool1d(1)))
+
+
+class PaddedBranch(nn.Module):
+    """Padding by other numbers than zero, beside the input or beside padding by zeros."""
+
+    def __init__(self, beside):
+        super().__init__()
+        self.beside = beside
+        self.conv, self.pad = nn.Conv1d(2, 2, 3), nn.ConstantPad1d((3, 0), 5.0)
+        self.zeros, self.fives = nn.ZeroPad1d((2, 0)), nn.ConstantPad1d((2, 0), 5.0)
+
+    def forward(self, x):
+        return (
+            self.pad(self.conv(x))[:, :, : x.shape[2]] + x if self.beside else self.zeros(x) + self.fives(x)
+        )
+
+
+@streams(PaddedBranch)
+def _padded_branch(block):
+    if block.beside:
+        return Sum(Chain(block.conv, block.pad), Identity())
+    return Sum(block.zeros, block.fives)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_branches_wait_with_what_was_padded(on_stream, beside):
+    torch.manual_seed(0)
+    net = nn.Sequential(PaddedBranch(beside), nn.Conv1d(2, 2, 3)).double()
+    x = randn(1, 2, 14)
+    got = on_stream(sentio.stream(net, example=x), x)
+    assert got.shape[2] >= 10
+    assert torch.allclose(got, net(x)[:, :, : got.shape[2]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("module", "size", "reason"),
+    [
+        (nn.AdaptiveAvgPool1d(1), (9, 6), "time is axis 1, over which it does not slide"),
+        (nn.AdaptiveMaxPool2d(1), (9, 6, 5), "time is axis 1, over which it does not slide"),
+        (nn.BatchNorm1d(9), (9, 6), "its channels are axis 1, and that is time"),
+        (nn.PReLU(9), (9, 6), "its channels are axis 1, and that is time"),
+        (nn.Softmax2d(), (9, 6, 5), "its channels are axis 1, and that is time"),
+    ],
+)
+def test_a_layer_that_takes_axis_1_for_channels_is_refused_where_it_is_time(module, size, reason):
+    with pytest.raises(ConfigError, match=rf"{type(module).__name__} cannot run on a stream: {reason}"):
+        sentio.stream(module, axis=1, window=9, example=torch.zeros(1, *size))
+
+
+@pytest.mark.parametrize("sizes", [(3, None), (None, 3), (2, 3)])
+def test_pooling_of_the_last_axes_leaves_time_before_them(on_stream, sizes):
+    net, x = nn.AdaptiveAvgPool2d(sizes), randn(2, 9, 6, 6)
+    assert torch.equal(on_stream(sentio.stream(net, axis=1, example=x), x), net(x))
+
+
+def test_branches_side_by_side_in_time_are_refused_however_the_axis_is_counted():
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return torch.cat((x, x), -1)
+
+    streams(Doubled)(lambda module: Concat(Identity(), Identity(), dim=-1))
+    with pytest.raises(ConfigError, match="it joins its branches on axis 2, which is time"):
+        sentio.stream(nn.Sequential(Doubled()), example=torch.zeros(1, 2, 9))

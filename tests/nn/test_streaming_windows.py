@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 import sentio
 from sentio.core.errors import ConfigError
@@ -192,3 +193,62 @@ def test_a_layer_of_other_axes_is_refused():
         sentio.stream(nn.Conv2d(2, 2, 3), example=torch.zeros(1, 2, 20))
     with pytest.raises(ConfigError, match="time is axis 1, over which it does not slide"):
         sentio.stream(nn.Conv1d(2, 2, 3), axis=1)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_stands_in_padding_goes_through_the_layers_behind_it(on_stream, frozen):
+    """A 1×1 convolution makes its bias of the zeros that were padded."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ZeroPad1d((2, 0)), nn.Conv1d(2, 3, 1), nn.Conv1d(3, 2, 3)).double()
+    x = clip_for(1, 12, 2)
+    stream = sentio.stream(net, example=x, frozen=frozen)
+    got = on_stream(stream, x)
+    assert got.shape[2] == 10
+    hold_to(got, net(x))
+
+
+def test_padding_by_nothing_leaves_what_was_padded_before(on_stream):
+    net = nn.Sequential(nn.ConstantPad1d((2, 0), 1.5), nn.ZeroPad1d((0, 1)), nn.Conv1d(2, 2, 3)).double()
+    x = clip_for(1, 12, 2)
+    hold_to(on_stream(sentio.stream(net, example=x), x), net(x))
+    both = nn.Sequential(nn.ConstantPad2d((0, 0, 2, 0), 1.5), nn.ZeroPad2d((1, 1, 0, 0)), nn.Conv2d(2, 2, 3))
+    with pytest.raises(ConfigError, match=r"\(ZeroPad2d\) .* pads with 0 what was padded with 1.5 before"):
+        sentio.stream(both, example=clip_for(2, 12, 2))
+
+
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_padding_with_the_clip_itself_is_refused_however_it_is_said(padding):
+    module = nn.Conv1d(2, 2, 3, padding=padding, padding_mode="circular")
+    with pytest.raises(ConfigError, match=r"Conv1d cannot run on a stream: padding_mode 'circular'"):
+        sentio.stream(module)
+
+
+@pytest.mark.parametrize("window", range(5, 12))
+def test_a_window_has_as_many_units_behind_a_pool_as_pytorch_gives(on_stream, window):
+    """With ceil_mode no window begins behind the last unit."""
+    net = nn.Sequential(nn.MaxPool1d(1, stride=3, ceil_mode=True), nn.AdaptiveAvgPool1d(1)).double()
+    x = clip_for(1, 30, 2)
+    got = on_stream(sentio.stream(net, window=window, example=x), x)
+    want = torch.stack([net(x[:, :, t : t + window]) for t in range(0, 30 - window + 1, 3)], 1)
+    assert torch.allclose(got[:, : want.shape[1]], want, rtol=0, atol=1e-12)
+
+
+def test_weights_that_a_hook_makes_are_those_of_now(on_stream):
+    """The convolution itself is never called, so hooks in front of it were not."""
+    nets = [nn.Sequential(prune.l1_unstructured(nn.Conv1d(2, 2, 3), "weight", 0.5)) for _ in range(2)]
+    x = clip_for(1, 12, 2, dtype=torch.float32)
+    stream = sentio.stream(nets[0], example=x)
+    nets[0].load_state_dict(nets[1].state_dict())
+    hold_to(on_stream(stream, x), nets[1](x), torch.float32)
+    for _ in range(2):  # the graph of a weight that was made once would be gone
+        stream.clip(x).sum().backward()
+
+
+def test_the_clip_gives_no_window_that_its_end_cuts_short(on_stream):
+    """With ceil_mode the last one was of what there was, which a stream never gives."""
+    net = nn.Sequential(nn.MaxPool1d(2, ceil_mode=True), nn.Conv1d(2, 2, 2)).double()
+    x = clip_for(1, 21, 2)
+    stream = sentio.stream(net, example=x)
+    got = on_stream(stream, x)
+    assert stream.clip(x).shape[2] == got.shape[2] == 9
+    assert torch.allclose(stream.clip(x), got, rtol=0, atol=1e-12)

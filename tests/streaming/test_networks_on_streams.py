@@ -9,6 +9,7 @@ from torch import nn
 import sentio
 from sentio.core import registry
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
+from sentio.nn.conv import InvertedResidual
 from sentio.nn.squeeze_excitation import SqueezeExcitation
 
 torch.set_num_threads(1)
@@ -248,3 +249,44 @@ def test_a_frame_needs_no_axis_of_time_where_the_hop_is_one():
         y, valid, state = stream.step(frame, state)
     assert valid.all()
     assert torch.allclose(y, conv(x)[:, :, -1:], rtol=0, atol=1e-12)
+
+
+def test_a_block_streams_with_its_norm_or_not_at_all(on_stream):
+    """The norm behind an inverted residual's sum was left out; CP-Mobile's reads the whole clip."""
+    with pytest.raises(ConfigError, match=r"'stages\.block1\.norm' \(GlobalResponseNorm\) cannot run"):
+        sentio.stream(build("cp-mobile"))
+    norm = nn.BatchNorm2d(4)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    block = InvertedResidual(4, 8, 4, norm=norm).double().eval()
+    x = torch.randn(1, 4, 20, 8, dtype=torch.float64)
+    for frozen in (False, True):
+        got = on_stream(sentio.stream(block, example=x, frozen=frozen), x)
+        assert torch.allclose(got, block(x)[:, :, : got.shape[2]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["MaxMeanHead", "BandsHead"])
+def test_a_head_that_pools_time_alone_is_refused_where_time_is_another_axis(head):
+    from sentio.nn import pooling
+
+    sizes = {"bands": 5} if head == "BandsHead" else {}
+    module = getattr(pooling, head)(3, classes=2, dropout=0.0, **sizes)
+    x = torch.zeros(1, 3, 5, 5)
+    assert sentio.stream(module, window=5, example=x).hop == 1
+    with pytest.raises(ConfigError, match=rf"{head} cannot run on a stream: .* and time is axis 3"):
+        sentio.stream(module, axis=3, window=5, example=x)
+
+
+@pytest.mark.parametrize(
+    ("over", "axis", "reason"),
+    [
+        ("first", 1, "reads the first token"),
+        ("all", 2, r"averages axes \(1,\) of one tensor, and time is axis 2"),
+    ],
+)
+def test_an_exit_that_averages_something_else_than_time_is_refused(over, axis, reason):
+    """On a stream it averaged time all the same."""
+    net = sentio.Staged({"a": nn.Identity(), "b": nn.Identity()}, input_shapes={"main": (8, 8)})
+    net = sentio.add_exits(net, "pooled-linear", at=["a"], names=["early"], classes=3, over=over)
+    with pytest.raises(ConfigError, match=rf"PooledLinearExit cannot run on a stream: .*{reason}"):
+        sentio.stream(net.branch("early"), axis=axis, window=8, example=torch.zeros(1, 8, 8))

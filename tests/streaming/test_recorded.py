@@ -196,3 +196,24 @@ def test_what_does_not_fit_is_refused_as_ever_and_records_are_bounded():
         for _ in range(6):
             state = stream.step(torch.randn(rows, 2, stream.hop, 8), state).state
     assert len(stream._records._found) <= MOST
+
+
+def test_weights_that_are_put_in_place_of_others_are_recorded_anew():
+    streams = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Conv1d(4, 4, 3, groups=2)).eval()
+        streams.append(sentio.stream(net, example=torch.zeros(1, 2, 9), frozen=True))
+    stream, other = streams
+    x = torch.randn(12, 1, 2, 1)
+
+    def run(stream):
+        state = None
+        for chunk in x:
+            output, _, state = stream.step(chunk, state)
+        return output
+
+    assert not torch.allclose(run(stream), want := run(other))
+    assert records(stream)
+    stream.load_state_dict(other.state_dict(), assign=True)
+    assert torch.allclose(run(stream), want)

@@ -82,7 +82,9 @@ class SingleStream:
         self._waiting.add(x)
         answers = []
         while self._waiting.ready:
-            result = self.stream.step(self._waiting.pop()[None], self.state, **self.options)
+            chunk = self._waiting.next()
+            self._waiting.drop()
+            result = self.stream.step(chunk[None], self.state, **self.options)
             self.state = result.state
             answers += _answers(self.stream, result)
         return answers
@@ -172,7 +174,7 @@ class StreamBatch:
         self._waiting[name].add(x)
 
     def run(self, names: Iterable[Hashable] | None = None) -> dict[Hashable, Answer]:
-        """One step of every stream that is ready, in one batch.
+        """One step of every stream that is ready, in one batch; if it fails, all streams are as they were.
 
         Args:
             names: only these; all that are ready if None.
@@ -181,16 +183,16 @@ class StreamBatch:
             Answers by name; empty if none is ready.
 
         Raises:
-            InputError: no such stream, or one of ``names`` is not ready.
+            InputError: no such stream, one of ``names`` is not ready, or units of different sizes.
         """
-        chosen = list(self.ready if names is None else names)
+        chosen = list(self.ready if names is None else dict.fromkeys(names))
         for name in chosen:
             self._place(name)
             if not self._waiting[name].ready:
                 raise InputError(f"Stream {name!r} has no whole hop waiting; push more, or leave it out")
         if not chosen:
             return {}
-        chunks = self._arrays.concatenate([self._waiting[name].pop()[None] for name in chosen], 0)
+        chunks = self._arrays.concatenate([part[None] for part in self._chunks(chosen)], 0)
         places = np.array([self._places[name] for name in chosen], dtype=np.intp)
         everything = places.tolist() == list(range(len(self._slots[STEPS])))
         state = (
@@ -199,10 +201,23 @@ class StreamBatch:
             else {key: self._arrays.take(slots, places) for key, slots in self._slots.items()}
         )
         result = self.stream.step(chunks, state, **self.options)
+        for name in chosen:
+            self._waiting[name].drop()
         for key, value in result.state.items():
             if value is not self._slots[key]:
                 self._arrays.put(self._slots[key], places, value)
         return dict(zip(chosen, _answers(self.stream, result), strict=True))
+
+    def _chunks(self, names: list[Hashable]) -> list[Any]:
+        chunks = [self._waiting[name].next() for name in names]
+        sizes = [tuple(chunk.shape) for chunk in chunks]
+        for name, size in zip(names, sizes, strict=True):
+            if size != sizes[0]:
+                raise InputError(
+                    f"Streams of one batch have units of one size: a step of {names[0]!r} is {sizes[0]}, of "
+                    f"{name!r} {size}; let the one that is wrong leave"
+                )
+        return chunks
 
     def _place(self, name: Hashable) -> int:
         try:
@@ -244,8 +259,8 @@ class _Waiting:
                 f"A stream's units have {self.ndim} axes, without the batch and with time as axis "
                 f"{self.axis}; got shape {tuple(x.shape)}"
             )
-        if self._units is None:
-            self._units = x
+        if self._units is None:  # a copy: the caller may write the next units where these lie
+            self._units = self._arrays.concatenate((x,), self.axis)
             return
         sizes = [list(part.shape) for part in (self._units, x)]
         for size in sizes:
@@ -257,12 +272,13 @@ class _Waiting:
             )
         self._units = self._arrays.concatenate((self._units, x), self.axis)
 
-    def pop(self) -> Any:
+    def next(self) -> Any:
         assert self._units is not None
+        return self._arrays.narrow(self._units, self.axis, 0, self.hop)
+
+    def drop(self) -> None:
         length = self._units.shape[self.axis]
-        chunk = self._arrays.narrow(self._units, self.axis, 0, self.hop)
         self._units = self._arrays.narrow(self._units, self.axis, self.hop, length - self.hop)
-        return chunk
 
 
 def _answers(stream: Steps, result: Any) -> list[Answer]:

@@ -12,7 +12,7 @@ from sentio.core.errors import ConfigError
 from sentio.core.registry import register
 from sentio.exits.head import Shape, check_options
 from sentio.nn.init import he_init
-from sentio.nn.streaming import Form, PerFrame, streams
+from sentio.nn.streaming import Flow, Form, PerFrame, streams
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import WindowPool
 
@@ -50,8 +50,16 @@ class PooledLinearExit(nn.Module):
 
 @streams(PooledLinearExit)
 def _pooled_linear(exit: PooledLinearExit) -> Form:
+    def check(flow: Flow) -> str | None:
+        if exit.first:
+            return "it reads the first token of a clip, and a stream goes on; use over='all'"
+        if len(exit.axes) > 1 or flow.axis not in exit.axes[0]:
+            return f"it averages axes {exit.axes[0]} of one tensor, and time is axis {flow.axis}"
+        return None
+
     others = "mean" if len(exit.axes[0]) > 1 else None
-    return Chain(WindowPool("mean", others=others), PerFrame(lambda x: x.flatten(1)), exit.head)
+    pool = Chain(PerFrame(nn.Identity(), check=check), WindowPool("mean", others=others))
+    return Chain(pool, PerFrame(lambda x: x.flatten(1)), exit.head)
 
 
 def pooled_axes(shape: Shape, over: str) -> tuple[int, ...]:

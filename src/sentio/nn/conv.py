@@ -133,7 +133,8 @@ class PooledLinear(nn.Module):
 @streams(InvertedResidual)
 def _inverted_residual(block: InvertedResidual) -> Form:
     main = Chain(block.expand, block.depthwise, block.project)
-    return Chain(main if block.shortcut is None else Sum(main, block.shortcut), block.act)
+    joined = main if block.shortcut is None else Sum(main, block.shortcut)
+    return Chain(joined, *([] if block.norm is None else [block.norm]), block.act)
 
 
 @streams(PooledLinear)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sentio.core.errors import InputError
-from sentio.nn.streaming import Form, PerFrame, streams
+from sentio.nn.streaming import Form, PerFrame, refuses, streams
 
 
 class BandNorm(nn.Module):
@@ -77,6 +77,11 @@ class GlobalResponseNorm(nn.Module):
         energy = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
         response = energy / (energy.mean(dim=1, keepdim=True) + self.eps)
         return x + self.weight * (x * response) + self.bias
+
+
+refuses(
+    "its energies are over the whole clip; build the network with batch norm in its place", GlobalResponseNorm
+)
 
 
 class SubSpectralNorm(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sentio.nn.streaming import Form, PerFrame, streams
+from sentio.nn.streaming import Flow, Form, PerFrame, streams
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import WindowPool
 
@@ -41,7 +41,7 @@ class MaxMeanHead(nn.Module):
 
 @streams(MaxMeanHead)
 def _max_mean_head(head: MaxMeanHead) -> Form:
-    pool = WindowPool("max", "mean", others="mean")
+    pool = Chain(_maps(), WindowPool("max", "mean", others="mean"))
     before = (head.drop1, head.fc1, head.relu) if head.hidden else ()
     return Chain(pool, *before, head.drop2, head.fc2)
 
@@ -68,4 +68,16 @@ class BandsHead(nn.Module):
 
 @streams(BandsHead)
 def _bands_head(head: BandsHead) -> Form:
-    return Chain(WindowPool("mean", others=None), PerFrame(lambda x: x.flatten(1)), head.drop, head.fc)
+    pool = WindowPool("mean", others=None)
+    return Chain(_maps(), pool, PerFrame(lambda x: x.flatten(1)), head.drop, head.fc)
+
+
+def _maps() -> Form:
+    """Nothing, but a refusal where another axis is time than the one that is pooled as such."""
+
+    def check(flow: Flow) -> str | None:
+        if flow.axis == 2:
+            return None
+        return f"it takes (batch, channel, time, frequency), and time is axis {flow.axis}"
+
+    return PerFrame(nn.Identity(), check=check, ndim=4)

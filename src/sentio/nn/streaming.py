@@ -112,11 +112,17 @@ class Moment:
             self.start[key] = x.new_full(tuple(shape), fill)
             return self.start[key]
         try:
-            return self.state[key]
+            kept = self.state[key]
         except KeyError:
             raise InputError(
                 f"The state has no {key!r}; it is of another network or was cut, start the stream again"
             ) from None
+        if not torch.compiler.is_exporting() and kept.shape != tuple(shape):
+            raise InputError(
+                f"The state does not fit: {key!r} has shape {tuple(kept.shape)}, and {tuple(shape)} is "
+                "needed; it is of another network, another size or other streams"
+            )
+        return kept.to(x.dtype) if x.is_floating_point() else kept
 
     def window(
         self,
@@ -138,8 +144,9 @@ class Moment:
         if not size:
             return x
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-        if self.repeats:
-            before = self.start[key] = x.narrow(axis, 0, 1).expand(shape).contiguous()
+        if self.repeats:  # cloned: the caller may write the next unit where this one lies
+            first = x.narrow(axis, 0, 1).expand(shape)
+            before = self.start[key] = first.clone(memory_format=torch.contiguous_format)
         else:
             before = self.buffer(key, x, shape, fill)
         if sparse and pays(before):

@@ -168,7 +168,7 @@ def _take(form: Form, scale: Tensor, shift: Tensor) -> bool:
 
 
 def _last(form: Form) -> Any:
-    return _last(form.forms[-1]) if isinstance(form, Planned) else form
+    return _last(form.forms[-1]) if isinstance(form, Planned) and form.forms else form
 
 
 def _flat(form: Form) -> Iterator[Form]:
@@ -220,5 +220,5 @@ def _held(module: nn.Module, held: nn.ModuleList) -> Form:
 def _gives_its_own(form: Form) -> bool:
     """Whether nothing else may see what a form gives: no input, no state."""
     if isinstance(form, Planned):
-        return _gives_its_own(form.forms[-1])
+        return bool(form.forms) and _gives_its_own(form.forms[-1])
     return isinstance(form, FrozenConv) or (type(form) in (Sum, Product, Concat) and len(form.forms) > 1)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from sentio.nn.streaming import Moment
 from sentio.nn.streaming_buffers import order
@@ -39,7 +40,7 @@ class FrozenConv(Conv):
 
     def __init__(self, planned: Conv) -> None:
         self.__dict__.update(vars(planned))
-        self.module = m = copy.deepcopy(planned.module)
+        self.module = m = _plain(planned.module)
         self.lay()
         others = [d for d in range(self.dims) if self.per_frame or d != self.dim]
         thin = all(m.kernel_size[d] == 1 and (isinstance(m.padding, str) or not m.padding[d]) for d in others)
@@ -142,6 +143,23 @@ class FrozenConv(Conv):
         # Under so many numbers PyTorch itself takes columns, for one stream.
         large = len(x) > 1 or x.numel() > 20480 or max(kernel) > 3
         return large and m.groups == 1 and positions <= FEW_POSITIONS
+
+
+def _plain(module: Any) -> Any:
+    """A copy of a convolution with weights that can be set.
+
+    A parametrised one would make others of them, and taking that from a copy takes it from the original too,
+    since they share a class.
+    """
+    if not parametrize.is_parametrized(module):
+        return copy.deepcopy(module)
+    m, kind = module, type(module).__bases__[0]
+    options = (m.stride, m.padding, m.dilation, m.groups, m.bias is not None, m.padding_mode)
+    plain = kind(m.in_channels, m.out_channels, m.kernel_size, *options)
+    plain.weight = nn.Parameter(m.weight.detach().clone(), requires_grad=False)
+    if m.bias is not None:
+        plain.bias = nn.Parameter(m.bias.detach().clone(), requires_grad=False)
+    return plain.train(m.training)
 
 
 def flat(weight: Tensor) -> Tensor:

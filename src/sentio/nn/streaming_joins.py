@@ -71,10 +71,11 @@ class Join(Form):
             raise plan.refusal(
                 "its branches have different strides in time: " + ", ".join(str(out.stride) for out in outs)
             )
-        latest = max(out.delay for out in outs)
+        # From 0 on, since what the branches give in place of units that are never given may differ.
+        latest = max(0, *(out.delay for out in outs))
         self.forms: list[Form] = []
         for index, (branch, (form, out)) in enumerate(zip(self.branches, planned, strict=True)):
-            lag = Delay(latest - out.delay)
+            lag = Delay(latest - out.delay, out.lead)
             if lag.units and out.past == flow.past and out.stride == flow.stride:
                 form, outs[index] = plan.run(Chain(lag, branch), flow)
             elif lag.units:
@@ -126,8 +127,10 @@ class Concat(Join):
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         out = super().plan(flow, plan)
-        if out.axis == self.dim:
-            raise plan.refusal(f"it joins its branches on axis {self.dim}, which is time")
+        if self.dim < 0 and out.ndim is None:
+            raise plan.refusal("it counts axes from the last; pass an example=")
+        if out.axis == (self.dim if self.dim >= 0 else self.dim + (out.ndim or 0)):
+            raise plan.refusal(f"it joins its branches on axis {out.axis}, which is time")
         return out
 
 

@@ -24,7 +24,6 @@ streams(
     nn.ReLU,
     nn.ReLU6,
     nn.LeakyReLU,
-    nn.PReLU,
     nn.ELU,
     nn.CELU,
     nn.SELU,
@@ -48,7 +47,16 @@ def _batch_norm(module: Any) -> Form:
     dims = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module))
     tracked = module.running_mean is not None
     reason = "without running statistics it normalises by the whole clip; set track_running_stats=True"
-    return PerFrame(module, check=lambda flow: None if tracked else reason, ndim=dims)
+
+    def check(flow: Flow) -> str | None:
+        return _not_channels(flow) if tracked else reason
+
+    return PerFrame(module, check=check, ndim=dims)
+
+
+@streams(nn.PReLU)
+def _prelu(module: nn.PReLU) -> Form:
+    return PerFrame(module, check=_not_channels if module.num_parameters > 1 else None)
 
 
 @streams(nn.Linear)
@@ -77,7 +85,7 @@ def _along(module: Any) -> Form:
 
 @streams(nn.Softmax2d)
 def _softmax_2d(module: nn.Softmax2d) -> Form:
-    return PerFrame(module)
+    return PerFrame(module, check=_not_channels, ndim=4)
 
 
 @streams(nn.Flatten)
@@ -247,6 +255,10 @@ refuses(
     nn.FractionalMaxPool2d,
     nn.FractionalMaxPool3d,
 )
+
+
+def _not_channels(flow: Flow) -> str | None:
+    return "its channels are axis 1, and that is time" if flow.axis == 1 else None
 
 
 def _not_last(flow: Flow, count: int, what: str) -> str | None:

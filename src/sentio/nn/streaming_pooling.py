@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sentio.core.errors import InputError
 from sentio.nn.streaming import Flow, Form, Moment, PerFrame, Plan, streams
-from sentio.nn.streaming_windows import Sliding
+from sentio.nn.streaming_windows import Sliding, dimension
 
 Reduction = Literal["mean", "max"]
 
@@ -108,9 +108,23 @@ def _reduce(x: Tensor, how: Reduction, axes: list[int]) -> Tensor:
 def _adaptive(module: Any, reduction: Reduction) -> Form:
     sizes = module.output_size
     sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    dims = {"1d": 1, "2d": 2, "3d": 3}[type(module).__name__[-2:]]
+    sizes = sizes * dims if len(sizes) == 1 else sizes
     if set(sizes) == {1}:
-        return WindowPool(reduction, others=reduction, keep_axes=True)
+        return _Adaptive(dims, reduction)
     return _KeepsTime(module, sizes)
+
+
+class _Adaptive(WindowPool):
+    """Adaptive pooling to one value, over the last ``dims`` axes."""
+
+    def __init__(self, dims: int, reduction: Reduction) -> None:
+        super().__init__(reduction, others=reduction, keep_axes=True)
+        self.dims = dims
+
+    def plan(self, flow: Flow, plan: Plan) -> Flow:
+        dimension(flow, plan, self.dims)
+        return super().plan(replace(flow, ndim=self.dims + 2), plan)
 
 
 class _KeepsTime(PerFrame):
@@ -122,7 +136,7 @@ class _KeepsTime(PerFrame):
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         dims = len(self.sizes)
-        if dims == 1 or flow.axis is None or self.sizes[flow.axis - 2] is not None:
+        if flow.axis != 1 and self.sizes[dimension(flow, plan, dims)] is not None:
             raise plan.refusal(
                 f"output_size {self.sizes} divides a clip into parts of its own length; give 1, or None for "
                 "the axis of time"

@@ -34,6 +34,8 @@ class Sliding(Form):
     dilation = 1
     pad = 0
     pad_end = 0
+    #: whether it gives units that are padded on other axes, where its first outputs need not be given
+    pads_others = False
     #: how its window lies in memory; as it comes if None
     lies: Order | None = None
     ceil_mode = False
@@ -56,7 +58,7 @@ class Sliding(Form):
             return flow
         self.axis = flow.axis
         self.settings(flow, plan)
-        if flow.delay < 0 and self.pad and flow.lead != self.fill:
+        if flow.delay < 0 and (self.pad or self.pads_others) and flow.lead != self.fill:
             raise plan.refusal(f"it pads with {self.fill:g} what was padded with {flow.lead:g} before")
         # The newest output that a step can give is the last whose window has come whole.
         delay = ceil((flow.delay + self.span - self.pad) / self.stride) - 1
@@ -74,7 +76,7 @@ class Sliding(Form):
             frames=self.out_frames(flow.frames, plan),
             stride=out_stride,
             delay=delay,
-            lead=self.fill,
+            lead=self.fill if self.pad else flow.lead,
             before=flow.before + self.pad * flow.stride,
             after=flow.after + (self.span - 1 - self.pad) * flow.stride,
             past=flow.past + self.keep * flow.stride,
@@ -88,6 +90,8 @@ class Sliding(Form):
             return None
         room = frames + self.pad + self.pad_end - self.span
         count = (ceil(room / self.stride) if self.ceil_mode else room // self.stride) + 1
+        if self.ceil_mode and (count - 1) * self.stride >= frames + self.pad:
+            count -= 1  # PyTorch begins no window behind the clip's last unit
         if count < 1:
             raise plan.refusal(f"a clip of its window has {frames} units here, fewer than it reads; widen it")
         return count
@@ -106,6 +110,9 @@ class Sliding(Form):
         if self.pad:
             pads = [0] * (2 * (x.ndim - 1 - self.axis)) + [self.pad, 0]
             x = F.pad(x, pads, value=self.fill)
+        if self.ceil_mode and x.shape[self.axis] >= self.span:  # no window that the clip's end cuts short
+            left = (x.shape[self.axis] - self.span) % self.stride
+            x = x.narrow(self.axis, 0, x.shape[self.axis] - left)
         return self.run(x)
 
 
@@ -127,13 +134,15 @@ class Conv(Sliding):
         self.dims = len(module.kernel_size)
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        dim = _dimension(flow, plan, self.dims)
+        dim = dimension(flow, plan, self.dims)
         m = self.module
-        if m.padding_mode != "zeros" and isinstance(m.padding, tuple) and any(m.padding):
+        if m.padding_mode != "zeros" and any(any(_padding(m, d)) for d in range(self.dims)):
             raise plan.refusal(
                 f"padding_mode {m.padding_mode!r} needs units that have not come yet; train with 'zeros'"
             )
-        if m.kernel_size[dim] == 1 and m.stride[dim] == 1 and not _padding(m, dim)[0]:
+        # What stands in units that are never given becomes something else here, so they are given.
+        given = flow.delay >= 0
+        if given and m.kernel_size[dim] == 1 and m.stride[dim] == 1 and not _padding(m, dim)[0]:
             self.per_frame = True
             return replace(flow, ndim=self.dims + 2)
         self.per_frame = False
@@ -171,6 +180,7 @@ class Conv(Sliding):
 
     def run(self, window: Tensor) -> Tensor:
         m = self.module
+        self.weigh(window)
         if self.folds and window.shape[self.axis] == self.span:
             return self._one(window)
         if not self.even:
@@ -178,6 +188,16 @@ class Conv(Sliding):
         else:
             padding = self.padding
         return _CONV[self.dims](window, m.weight, m.bias, m.stride, padding, m.dilation, m.groups)
+
+    def weigh(self, x: Tensor) -> None:
+        """Let hooks that make the weights anew at each call do so, since the module is not called here.
+
+        Those of ``torch.nn.utils.prune`` and the older ``weight_norm`` keep a weight that is no parameter.
+        """
+        m = self.module
+        if m._forward_pre_hooks and not {"weight", "bias"} <= m._parameters.keys():
+            for hook in m._forward_pre_hooks.values():
+                hook(m, (x,))
 
     def _one(self, window: Tensor) -> Tensor:
         """The one output of a window of ``span`` units."""
@@ -203,7 +223,7 @@ class Pool(Sliding):
         self.module, self.dims, self.maximum = module, dims, maximum
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
-        _dimension(flow, plan, self.dims)
+        dimension(flow, plan, self.dims)
         return super().plan(replace(flow, ndim=self.dims + 2), plan)
 
     def settings(self, flow: Flow, plan: Plan) -> None:
@@ -262,7 +282,7 @@ class Pad(Sliding):
         if place < len(pads):
             self.pad, self.pad_end = pads[place : place + 2]
             pads[place : place + 2] = [0, 0]
-        self.pads = pads
+        self.pads, self.pads_others = pads, any(pads)
 
     def run(self, window: Tensor) -> Tensor:
         return F.pad(window, self.pads, value=self.fill) if any(self.pads) else window
@@ -306,7 +326,7 @@ refuses(
 )
 
 
-def _dimension(flow: Flow, plan: Plan, dims: int) -> int:
+def dimension(flow: Flow, plan: Plan, dims: int) -> int:
     """Which of a layer's ``dims`` dimensions is time."""
     if flow.ndim not in (None, dims + 2):
         raise plan.refusal(f"it takes {dims + 2} axes, and here are {flow.ndim}")

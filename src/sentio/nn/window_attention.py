@@ -142,9 +142,9 @@ class _Newest(_Attention):
             mask = ((distance >= 0) & (distance <= self.keep))[None, None]
         if causal and not moment.warm:
             lived = moment.lived(count, self.units, self.delay + self.keep)[:, None, None, :]
-            # A unit before the start sees the newest alone, so that it sees anything.
-            newest = torch.arange(count, device=x.device) >= self.keep
-            lived = lived | newest
+            # A unit before the start sees itself alone, so that it sees anything.
+            own = torch.arange(units, device=x.device)[:, None] + self.keep
+            lived = lived | (own == torch.arange(count, device=x.device))
             mask = lived if mask is None else mask & lived
         return self.module.merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask))
 

@@ -34,8 +34,9 @@ class TorchArrays:
         return like.new_zeros(shape)
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
-        # Half and bfloat16 have no policies of their own.
-        return (array.float() if array.is_floating_point() else array).numpy(force=True)
+        # Half and bfloat16 have no policies of their own, and numpy has no bfloat16.
+        narrow = array.is_floating_point() and array.dtype.itemsize < 4
+        return (array.float() if narrow else array).numpy(force=True)
 
     def from_numpy(self, array: NDArray[Any], like: Tensor) -> Tensor:
         return torch.from_numpy(array).to(like.device)

@@ -27,7 +27,7 @@ from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.arrays import TorchArrays
 from sentio.streaming.exits_in_time import ExitStream, exit_stream, first_chunk, fitting_hop, refuse_training
 from sentio.streaming.recorded import Records
-from sentio.streaming.state import as_chunk, is_warm, steps_taken
+from sentio.streaming.state import as_chunk, check_eval, is_warm, steps_taken
 
 
 class Stepped(NamedTuple):
@@ -89,6 +89,8 @@ def stream(
         raise ConfigError(
             f"Axis {axis} cannot be time in an input of shape (batch, {', '.join(map(str, shape))})"
         )
+    if window is not None and window < 1:
+        raise ConfigError(f"A window has at least 1 unit, got {window}")
     if squeeze not in (None, "frame", "window"):
         raise ConfigError(f"squeeze is 'frame' or 'window', or None to refuse it, got {squeeze!r}")
     names = [name for name, _ in net.named_modules() if name]
@@ -207,11 +209,10 @@ class Stream(nn.Module):
             output, which rows of it are valid, and the state for the next step. ``state`` is not changed.
 
         Raises:
-            ConfigError: it is in training mode.
+            ConfigError: it or its network is in training mode.
             InputError: not ``hop`` units, or a state of other streams.
         """
-        if self.training:
-            raise ConfigError("A stream steps in eval mode; call eval() first, and clip() to train")
+        check_eval(self, self.net)
         layout = self.layout
         x = as_chunk(x, layout.hop, layout.axis, layout.ndim)
         steps = x.new_zeros(len(x), dtype=torch.int64) if state is None else steps_taken(state, x)
@@ -234,8 +235,9 @@ class Stream(nn.Module):
             like: an input of their size and type, where the network does not know its own.
 
         Raises:
-            ConfigError: the size is not known.
+            ConfigError: the size is not known, or it is in training mode.
         """
+        check_eval(self, self.net)
         layout = self.layout
         x = first_chunk(self.net, batch, like, layout.shape, layout.axis, layout.hop)
         moment = Moment(None, x.new_zeros(len(x), dtype=torch.int64), False)
@@ -255,7 +257,9 @@ class Stream(nn.Module):
         Raises:
             InputError: not an input of the stream; or a layer that has to be run forever to settle, such as a
                 recurrent one.
+            ConfigError: it is in training mode.
         """
+        check_eval(self, self.net)
         layout = self.layout
         if x.ndim == layout.ndim - 1:
             x = x.unsqueeze(layout.axis)
@@ -263,7 +267,8 @@ class Stream(nn.Module):
         if len(sizes) != layout.ndim or not sizes[layout.axis]:
             raise InputError(f"A stream of {layout.ndim} axes cannot begin with shape {tuple(x.shape)}")
         sizes[layout.axis] = layout.hop
-        chunk = x.narrow(layout.axis, 0, 1).expand(sizes)
+        # Of its own, since an activation in place may come first.
+        chunk = x.narrow(layout.axis, 0, 1).expand(sizes).clone(memory_format=torch.contiguous_format)
         steps = torch.full((len(x),), max(self.warm_up, layout.plan.settled), device=x.device)
         moment = Moment(None, steps, True, repeats=True)
         with torch.no_grad():
@@ -277,7 +282,7 @@ class Stream(nn.Module):
         norm do as the mode says, so a network can be trained for streams with it.
 
         Args:
-            x: ``(batch, ...)``, at least as long as the network's window.
+            x: ``(batch, ...)``, of more than `delay` units: as many as the first answer is about.
 
         Returns:
             ``(batch, ..., time, ...)``, or behind a pooling over time ``(batch, answer, ...)``, an answer
@@ -317,6 +322,11 @@ class FrozenStream(Stream):
         if self._records is not None:
             self._records = Records()  # its weights are others from now on
         return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        if self._records is not None:
+            self._records = Records()  # assign=True puts other tensors where its weights were
+        return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenStream:
         """Nothing changes in eval mode.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sentio.core.anytime import MAIN
 from sentio.core.counting import count
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.manifest import StreamFacts
 from sentio.core.multi_exit import MultiExit
 from sentio.core.policy import ExitCosts, Policy
@@ -31,7 +31,7 @@ from sentio.nn.streaming import Flow, Form, Moment, Plan, State
 from sentio.nn.streaming_frozen import freeze
 from sentio.nn.streaming_joins import Chain
 from sentio.streaming.arrays import TorchArrays
-from sentio.streaming.state import as_chunk, is_warm, steps_taken
+from sentio.streaming.state import as_chunk, check_eval, is_warm, steps_taken
 
 
 @dataclass(frozen=True)
@@ -122,21 +122,45 @@ class ExitStream(nn.Module):
             temperatures: exit -> temperature by which its output is divided.
 
         Raises:
-            ConfigError: it is in training mode, or the policy does not fit.
+            ConfigError: it or its network is in training mode, or the policy does not fit.
             InputError: not ``hop`` units, or a state of other streams.
         """
-        if self.training:
-            raise ConfigError("A stream steps in eval mode; call eval() first, and clip() to train")
+        check_eval(self, self.net)
         x = as_chunk(x, self.hop, self.axis, self.ndim)
         state = self.start(like=x) if state is None else state
         steps_taken(state, x)
+        self._check(state)
+        if x.is_floating_point():
+            state = {
+                name: kept.to(x.dtype) if kept.is_floating_point() else kept for name, kept in state.items()
+            }
         with torch.no_grad():
             return step_with_exits(self, x, state, policy, task=task, costs=costs, temperatures=temperatures)
 
     forward = step
 
+    def _check(self, state: State) -> None:
+        """A state is one of this network, as far as its parts do not look themselves.
+
+        Raises:
+            InputError: it is not.
+        """
+        for index, part in enumerate(self.parts):
+            own = [own_key(part.name, QUEUE), own_key(part.name, STEPS)] if index else []
+            for key in (*own, *part.keys):
+                if key not in state:
+                    raise InputError(f"The state has no {key!r}; it is of another network or was cut")
+            if index:
+                length = (part.queue + 1) * (self.hop // part.flow.stride)
+                if state[own[0]].shape[part.axis] != length:
+                    raise InputError(
+                        f"The state does not fit: {own[0]!r} has shape {tuple(state[own[0]].shape)} where "
+                        f"{length} units are kept; it is of another network or window"
+                    )
+
     def start(self, batch: int = 1, *, like: Tensor | None = None) -> dict[str, Tensor]:
         """The state of streams that have not begun; arguments and errors as for `Stream.start`."""
+        check_eval(self, self.net)
         x = first_chunk(self.net, batch, like, self.shape, self.axis, self.hop)
         steps = x.new_zeros(len(x), dtype=torch.int64)
         moment = Moment(None, steps, False)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.stepping import STEPS
 from sentio.nn.streaming import State
 
@@ -23,7 +23,9 @@ def save_state(path: str | Path, state: State) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
+        # Cloned, since some may lie in one memory, such as the ages of parts that have not begun.
+        whole = {name: x.clone(memory_format=torch.contiguous_format) for name, x in state.items()}
+        save_file(whole, str(path))
     except (OSError, SafetensorError) as error:
         raise InputError(f"The state cannot be written to {str(path)!r}: {error}") from error
 
@@ -47,8 +49,15 @@ def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> dict[
 
 
 def take(state: State, rows: Sequence[int] | Tensor) -> dict[str, Tensor]:
-    """The states of some of the streams, in the order of ``rows``."""
-    index = torch.as_tensor(rows, dtype=torch.int64)
+    """The states of some of the streams, in the order of ``rows``.
+
+    Raises:
+        InputError: ``rows`` says of each stream whether it is meant, and not which are.
+    """
+    index = torch.as_tensor(rows)
+    if index.dtype == torch.bool:
+        raise InputError("take() is given the numbers of rows; of a mask, mask.nonzero().flatten()")
+    index = index.to(torch.int64)
     return {name: tensor.index_select(0, index.to(tensor.device)) for name, tensor in state.items()}
 
 
@@ -56,23 +65,38 @@ def stack(states: Sequence[State]) -> dict[str, Tensor]:
     """Streams side by side in one state.
 
     Raises:
-        InputError: they are of different networks.
+        InputError: they are of different networks or sizes.
     """
-    if not states or any(other.keys() != states[0].keys() for other in states):
-        raise InputError("States can be stacked where they are of one network, at least one of them")
+    kinds = [{name: tensor.shape[1:] for name, tensor in state.items()} for state in states]
+    if not kinds or any(kind != kinds[0] for kind in kinds):
+        raise InputError("States can be stacked where they are of one network and size, at least one of them")
     return {name: torch.cat([state[name] for state in states]) for name in states[0]}
+
+
+def check_eval(stream: nn.Module, net: nn.Module) -> None:
+    """A stream steps in eval mode, and so does its network, which others may have put into another.
+
+    Raises:
+        ConfigError: either is in training mode.
+    """
+    if stream.training or net.training:
+        raise ConfigError("A stream steps in eval mode; call its eval() first, and clip() to train")
 
 
 def as_chunk(x: Tensor, hop: int, axis: int, ndim: int) -> Tensor:
     """A step's input with its axis of time.
 
     Raises:
-        InputError: it is not ``hop`` units.
+        InputError: it is no tensor, or not ``hop`` units of at least one stream.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(f"A step takes a tensor, got {type(x).__name__}; torch.as_tensor makes one")
     if hop == 1 and x.ndim == ndim - 1:
         x = x.unsqueeze(axis)
     if x.ndim != ndim or x.shape[axis] != hop:
         raise InputError(f"A step takes {hop} units on axis {axis} of {ndim}, got shape {tuple(x.shape)}")
+    if x.shape[0] == 0:
+        raise InputError(f"A step takes at least one stream, got shape {tuple(x.shape)}")
     return x
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None)
 
     Inputs are ``x`` and ``state.NAME`` for each tensor of the state, outputs ``output``, ``valid`` and
     ``next.NAME``. The file's metadata says under ``sentio.stream``, as JSON, the hop, the axis of time, the
-    steps of warm-up and the value that each tensor of the state begins with.
+    steps of warm-up and the value that each tensor of the state begins with, a number or ``"-inf"``.
 
     Args:
         stream: made by `sentio.stream` of a network without exits.
@@ -59,7 +59,7 @@ def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None)
         "hop": stream.hop,
         "axis": stream.axis,
         "warm_up": stream.warm_up,
-        "begins_with": {name: float(tensor.flatten()[0]) for name, tensor in state.items()},
+        "begins_with": {name: _begins_with(tensor) for name, tensor in state.items()},
     }
     program.model.metadata_props["sentio.stream"] = json.dumps(facts)
     program.save(str(path), external_data=False)
@@ -122,12 +122,17 @@ def export_parts(stream: ExitStream) -> tuple[StreamFacts, dict[str, bytes]]:
 
 
 def _state_facts(tensor: Tensor) -> StateFacts:
-    begins_with = float(tensor.flatten()[0]) if tensor.numel() else 0.0
     return StateFacts(
         shape=list(tensor.shape[1:]),
         dtype="float32" if tensor.is_floating_point() else "int64",
-        begins_with="-inf" if begins_with == float("-inf") else begins_with,
+        begins_with=_begins_with(tensor),
     )
+
+
+def _begins_with(tensor: Tensor) -> float | Literal["-inf"]:
+    """The one number that a tensor of a new state holds; JSON has none for what padded maxima begin with."""
+    value = float(tensor.flatten()[0]) if tensor.numel() else 0.0
+    return "-inf" if value == float("-inf") else value
 
 
 def _program(step: nn.Module, inputs: dict[str, Tensor], outputs: list[str], what: str) -> Any:
