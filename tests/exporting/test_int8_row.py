@@ -13,6 +13,7 @@ pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 from onnx import numpy_helper  # noqa: E402
 
+import sentio  # noqa: E402
 from sentio.core.artifact import WEIGHTS, ArtifactFiles, write_artifact  # noqa: E402
 from sentio.core.confidence import softmax  # noqa: E402
 from sentio.core.errors import ConfigError  # noqa: E402
@@ -338,3 +339,23 @@ def test_steps_of_streams_do_not_go_with_int8(exported_small, small, tmp_path):
     with pytest.raises(ConfigError, match="Steps of streams stay in float, so an artifact in int8 has none"):
         export(model, tmp_path / "box", int8=settings(small.features(8)), stream=stream)
     assert not (tmp_path / "box").exists()
+
+
+def test_ranges_of_pixels_are_of_what_the_network_takes(tmp_path):
+    """Pixels are kept as uint8 and standardised on the way in: ranges up to 255 would round all away."""
+    from sentio.core.staged import create_network
+    from sentio.core.torch_row import TorchRow
+    from sentio.tasks.classification import Classification
+    from sentio.vision.images import ImageFrontEnd
+
+    torch.manual_seed(0)
+    net = create_network("resnet8", classes=3).eval()
+    frontend = ImageFrontEnd(height=32, width=32, mean=[0.5] * 3, std=[0.25] * 3)
+    model = sentio.Model(TorchRow(net), Classification(list(LABELS)), frontend=frontend, name="pixels")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 32, 32), dtype=np.uint8)
+    written = export(model, tmp_path / "box", int8=Int8(calibration=pixels))
+    assert written.int8["difference"]["mean"] < 0.01
+    files = ArtifactFiles(tmp_path / "box")
+    graph = files.read(files.manifest.graphs["stage:stem"].file)
+    step, _ = scale_of(graph, onnx.load_from_string(graph).graph.input[0].name)
+    assert step == pytest.approx(4 / 255, rel=0.02)  # from -2 to 2

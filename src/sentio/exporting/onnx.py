@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sentio.core.anytime import MAIN, Boundary
 from sentio.core.artifact import check_target
 from sentio.core.confidence import MAX_PROBABILITY, softmax
 from sentio.core.errors import ConfigError
+from sentio.core.features import finished
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
@@ -172,7 +174,9 @@ def _in_int8(
     """The model with what int8 came to in its card, its graphs, and the same report."""
     from sentio.core.loading import load
 
-    row = quantise_row(graphs, files, parts.ranges, settings, store=store)
+    # Pixels reach the network standardised, and so must those that the ranges come from.
+    finish = partial(finished, model.frontend)
+    row = quantise_row(graphs, files, parts.ranges, settings, store=store, finish=finish)
     draft = save(model, scratch / "int8.zip", graphs=(graphs, row.files), weights=False)
     after = load(draft, runtime="edge", threads=1)
     moved = difference(box, after, parts)

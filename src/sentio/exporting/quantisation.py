@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sentio.core.anytime import MAIN
 from sentio.core.errors import ConfigError
 from sentio.core.manifest import EXIT, STAGE, GraphFacts
 from sentio.exporting.quantised_graph import (
@@ -165,6 +166,7 @@ def quantise_row(
     settings: Int8,
     *,
     store: Callable[[bytes], bytes] | None = None,
+    finish: Callable[[Any], Any] | None = None,
 ) -> QuantisedRow:
     """Quantise each stage and exit in the order of the row.
 
@@ -174,15 +176,20 @@ def quantise_row(
 
     Args:
         graphs, files: float stages and exits, as `export_graphs` gives them.
-        features: calibration windows by the names of the network's inputs, float32, batch first.
+        features: calibration windows by the names of the network's inputs, batch first.
         settings: how.
         store: how graphs are stored that stay in float, e.g. `store_as_float16`; as they are if None.
+        finish: makes of the windows that were drawn what the network takes, e.g. of pixels; nothing if None.
 
     Raises:
         ConfigError: ONNX Runtime cannot quantise a graph (names it), or ``keep`` names none.
     """
     keep = kept_graphs(settings.keep, graphs)
     boundary = _drawn(features, settings.windows, settings.seed)
+    if finish is not None:
+        made = finish(boundary[MAIN] if boundary.keys() == {MAIN} else boundary)
+        boundary = dict(made) if isinstance(made, Mapping) else {MAIN: made}
+    boundary = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in boundary.items()}
     windows = len(next(iter(boundary.values())))
     affordable = _affordable(graphs, files, boundary)
     if affordable < windows:
@@ -265,7 +272,7 @@ def _drawn(features: Mapping[str, NDArray[Any]], windows: int, seed: int) -> dic
     rows = np.arange(count)
     if count > windows:
         rows = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(count)[:windows])
-    return {name: np.ascontiguousarray(array[rows], dtype=np.float32) for name, array in features.items()}
+    return {name: array[rows] for name, array in features.items()}
 
 
 def _affordable(
