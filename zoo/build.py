@@ -295,12 +295,18 @@ def _taught(entry: Entry, teacher: Path, data: Path, work: Path, bars: Bars) -> 
 
 
 def recipe_on(card: Mapping[str, Any], teacher: Path | None) -> Recipe | None:
-    """The recipe on a card, with the keys it has got since; ``teacher: self`` in place of the entry's."""
+    """The recipe on a card, with the keys it has got since; ``teacher: self`` in place of the entry's.
+
+    None where there is no recipe, or another teacher.
+    """
     if "recipe" not in card:
         return None
     values = json.loads(json.dumps(card["recipe"]))
-    if teacher is not None and values["technique"]["options"].get("teacher") == teacher.stem:
-        values["technique"]["options"]["teacher"] = "self"
+    if teacher is not None:
+        options = values["technique"]["options"]
+        if options.get("teacher") != teacher.stem:
+            return None
+        options["teacher"] = "self"
     return read_recipe(values)
 
 

@@ -148,6 +148,7 @@ def test_a_teacher_is_trained_first_and_its_place_is_not_told(build, entry, run,
     trained = tmp_path / "work" / "stand-in-trained"
     run("--data", f"stand-in={tones}", "--trained", f"stand-in={trained}", entry=taught)
     assert build.recipe_on({}, None) is None
+    assert build.recipe_on(card, folder / "another.yaml") is None
 
 
 def test_what_is_too_large_is_refused(build, stand_in, monkeypatch):
