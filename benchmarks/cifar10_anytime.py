@@ -3,7 +3,7 @@
     python benchmarks/cifar10_anytime.py --data train.zip --from made   # trains what is not there, hours
     python benchmarks/cifar10_anytime.py --data train.zip --from made --png curve.png --json figures.json
 
-Both networks are trained here, on the same images with the same optimiser and as many epochs, by
+Both networks are trained here, on the same images with the same optimiser (the peer 40 epochs, ours 36), by
 recipes/cifar10-anytime.yaml and recipes/cifar10-resnet8.yaml (ResNet-8 of MLPerf Tiny). The one with exits
 learns from a larger network beside the labels (recipes/cifar10-teacher.yaml, trained first), the peer from
 labels alone, as people train it; and once more from the same teacher on the same augmented images, so that

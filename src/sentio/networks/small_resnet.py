@@ -34,8 +34,7 @@ def small_resnet(
     """Residual blocks in a row, each a stage, behind a stem that halves the sides.
 
     Few layers work in full resolution, so that the network may be wide: by default 2,067,490 parameters, and
-    134 M MACs at 32×32. Shortcuts that stride average
-    first (He et al., Bag of Tricks, CVPR 2019, ResNet-D).
+    134 M MACs at 32×32. Shortcuts that stride average first (He et al., Bag of Tricks, CVPR 2019, ResNet-D).
 
     Args:
         classes: width of the output.
