@@ -79,9 +79,54 @@ def test_milliseconds_add_up():
     medians = [row.ms for row in found.rows]
     assert all(0 < row.ms <= row.p95_ms for row in found.rows)
     assert [row.cumulative_ms for row in found.rows] == pytest.approx(np.cumsum(medians).tolist())
-    assert found.exit_ms() == pytest.approx(
-        {"a": sum(medians[:2]) / 3, "b": sum(medians[:4]) / 3, "final": sum(medians) / 3}
-    )
+    assert list(found.exit_ms()) == ["a", "b", "final"]
+    assert found.exit_ms() == {name: ms / 3 for name, ms in found.answer_ms.items()}
+
+
+class Takes(nn.Module):
+    """A layer that takes so many milliseconds of a clock that stands still otherwise."""
+
+    def __init__(self, clock, ms, layer):
+        super().__init__()
+        self.clock, self.ms, self.layer = clock, ms, layer
+
+    def forward(self, x):
+        self.clock.append(self.clock[-1] + self.ms / 1000)
+        return self.layer(x)
+
+
+def test_milliseconds_of_exits_are_those_of_whole_answers(monkeypatch):
+    clock = [0.0]
+    net = exits()
+    for place, ms in (("stages.a", 1), ("stages.b", 2), ("stages.head", 4)):
+        key = place.split(".")[1]
+        net.backbone.stages[key] = Takes(clock, ms, net.backbone.stages[key])
+    for key, ms in (("a", 0.5), ("b", 0.25)):
+        net.branches[key] = Takes(clock, ms, net.branches[key])
+    for module in ("row_timing", "answering"):
+        monkeypatch.setattr(f"sentio.core.{module}.perf_counter", lambda: clock[-1])
+    real = MultiExit.predict
+
+    def with_a_call_that_costs(self, *arguments, **options):
+        answers = real(self, *arguments, **options)
+        clock.append(clock[-1] + 0.008)
+        return answers
+
+    monkeypatch.setattr(MultiExit, "predict", with_a_call_that_costs)
+    found = profile(net, repeats=3, warmup=1, batch=2)
+    assert [row.ms for row in found.rows] == pytest.approx([1, 0.5, 2, 0.25, 4])
+    assert found.rows[-1].cumulative_ms == pytest.approx(7.75)
+    assert found.exit_ms() == pytest.approx({"a": 4.75, "b": 5.875, "final": 7.875})
+    assert found.costs.ms == pytest.approx((4.75, 5.875, 7.875))
+
+
+def test_a_network_that_gives_no_answers_is_timed_by_its_rows():
+    net = exits()
+    with torch.no_grad():
+        net.backbone.stage("head").weight.fill_(float("nan"))
+    found = profile(net, repeats=1, warmup=0)
+    sums = [row.cumulative_ms for row in found.rows]
+    assert list(found.exit_ms().values()) == pytest.approx([sums[1], sums[3], sums[4]])
 
 
 def test_a_network_without_exits():
@@ -152,7 +197,7 @@ def test_the_front_end_is_row_zero():
     assert (samples.shape, samples.dtype, rate) == ((4000,), np.float32, 8000)
     assert samples.std() > 0
     assert found.rows[1].cumulative_ms == pytest.approx(first.ms + found.rows[1].ms)
-    assert found.exit_ms()["final"] == pytest.approx(sum(row.ms for row in found.rows[1:]))
+    assert found.exit_ms() == found.answer_ms
     assert found.exit_macs() == {"a": 56, "b": 232, "final": 280}
 
 

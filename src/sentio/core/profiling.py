@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, batch_size, points_after
-from sentio.core.confidence import classifier_confidence
+from sentio.core.anytime import FINAL, MAIN, Boundary, batch_size, points_after
 from sentio.core.counting import check_rule, counted
 from sentio.core.errors import ConfigError
 from sentio.core.features import FrontEnd
 from sentio.core.multi_exit import MultiExit
-from sentio.core.policy import ExitCosts, Fixed
-from sentio.core.staged import Shape, Staged, as_boundary, as_value, evaluating
+from sentio.core.policy import ExitCosts
+from sentio.core.row_timing import due, frontend_times, row_times
+from sentio.core.staged import Shape, Staged, as_boundary, as_value
 from sentio.core.tables import drawn
 
 FRONTEND, STAGE, EXIT = "frontend", "stage", "exit"
@@ -70,6 +69,8 @@ class Profile:
         batch: samples in the timed batch.
         device, threads, torch: where and with what it was timed.
         repeats: timed runs; 0 if nothing was measured.
+        answer_ms: exit -> median milliseconds of `MultiExit.predict` for the whole batch if all leave there;
+            empty if nothing was measured.
     """
 
     rows: tuple[ProfileRow, ...]
@@ -80,6 +81,7 @@ class Profile:
     threads: int
     torch: str
     repeats: int
+    answer_ms: dict[str, float] = field(default_factory=dict)
 
     @property
     def macs(self) -> int:
@@ -93,16 +95,15 @@ class Profile:
     def exit_ms(self) -> dict[str, float]:
         """For each exit in order: milliseconds per sample until it has answered, without the front end.
 
+        They are those of whole answers: stages, exits, decisions, and what a call takes around them, which
+        is why they come to a little more than the rows before the exit.
+
         Raises:
             ConfigError: the profile was made with ``measure=False``.
         """
-        before = sum(row.ms or 0.0 for row in self.rows if row.kind == FRONTEND)
-        found = {}
-        for name, row in self._exits():
-            if row.cumulative_ms is None:
-                raise ConfigError("This profile has no milliseconds; make it with measure=True")
-            found[name] = (row.cumulative_ms - before) / self.batch
-        return found
+        if not self.repeats:
+            raise ConfigError("This profile has no milliseconds; make it with measure=True")
+        return {name: ms / self.batch for name, ms in self.answer_ms.items()}
 
     @property
     def costs(self) -> ExitCosts:
@@ -202,10 +203,12 @@ def profile(
     if frontend is not None:
         rows.insert(0, _frontend_row(frontend))
     with _threads(threads):
+        answer_ms: dict[str, float] = {}
         if measure:
-            times = _stage_times(row, inputs, repeats, warmup)
+            times, answers = row_times(row, inputs, repeats, warmup)
+            answer_ms = {name: float(np.median(laps)) for name, laps in answers.items()}
             if frontend is not None:
-                times.insert(0, _frontend_times(frontend, repeats, warmup))
+                times.insert(0, frontend_times(frontend, repeats, warmup))
             rows = _with_times(rows, times)
         return Profile(
             rows=tuple(rows),
@@ -216,6 +219,7 @@ def profile(
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             repeats=repeats if measure else 0,
+            answer_ms=answer_ms,
         )
 
 
@@ -242,7 +246,7 @@ def _counted_rows(net: MultiExit, inputs: Boundary, rule: str) -> list[ProfileRo
                 output_shapes=_sample_shapes(boundary),
             )
         )
-        for point in _due(net, name):
+        for point in due(net, name):
             branch = net.branch(point.name)
             count, value = counted(branch, tuple(seen[read] for read in point.reads), rule=rule)
             so_far += count.total
@@ -261,52 +265,11 @@ def _counted_rows(net: MultiExit, inputs: Boundary, rule: str) -> list[ProfileRo
     return rows
 
 
-def _due(net: MultiExit, stage: str) -> list[ExitPoint]:
-    """The exits with a branch that are evaluated right behind a stage."""
-    return [point for point in net.exit_points if point.after == stage and point.name != FINAL]
-
-
 def _crossing(net: MultiExit, index: int, seen: Mapping[tuple[str, str], Tensor]) -> list[Tensor]:
     """What must go on behind a stage: its boundary, and earlier tensors that later exits read."""
     later = points_after(net.exit_points, net.stage_names, index)
     reads = {read for point in later for read in point.reads}
     return [tensor for key, tensor in seen.items() if key[0] == net.stage_names[index] or key in reads]
-
-
-def _stage_times(net: MultiExit, inputs: Boundary, repeats: int, warmup: int) -> list[list[float]]:
-    """Milliseconds of every stage and exit in order of execution, one list per row."""
-    times: list[list[float]] = []
-    with torch.inference_mode(), evaluating(net):
-        for turn in range(warmup + repeats):
-            laps: list[float] = []
-            boundary = inputs
-            seen: dict[tuple[str, str], Tensor] = {}
-            for name in net.stage_names:
-                boundary, ms = _timed(net.run_stage, name, boundary)
-                laps.append(ms)
-                seen |= {(name, key): tensor for key, tensor in boundary.items()}
-                for point in _due(net, name):
-                    tensors = [seen[read] for read in point.reads]
-                    _, ms = _timed(_answer_at, net, point, tensors)
-                    laps.append(ms)
-            if turn >= warmup:
-                times.append(laps)
-    return [list(row) for row in zip(*times, strict=True)]
-
-
-def _answer_at(net: MultiExit, point: ExitPoint, tensors: list[Tensor]) -> None:
-    """What it takes to ask an exit: its branch, and the decision of a policy on its output."""
-    output = net.to_numpy(net.run_exit(point.name, tensors))
-    confidence = classifier_confidence(output) if output.ndim == 2 else None
-    Fixed(FINAL).decide(confidence, output, point.name, None, 0.0, {})
-
-
-def _timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    begun = perf_counter()
-    output = run(*arguments)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return output, (perf_counter() - begun) * 1000.0
 
 
 def _with_times(rows: list[ProfileRow], times: list[list[float]]) -> list[ProfileRow]:
@@ -322,16 +285,6 @@ def _frontend_row(frontend: FrontEnd) -> ProfileRow:
     shapes = frontend.input_shapes
     size = sum(prod(shape) for shape in shapes.values()) * np.dtype(np.float32).itemsize
     return ProfileRow(FRONTEND, frontend.name, 0, None, 0, 0, size, dict(shapes))
-
-
-def _frontend_times(frontend: FrontEnd, repeats: int, warmup: int) -> list[float]:
-    """Milliseconds of preparing one window of noise at the front end's own rate, for each timed run."""
-    settings = frontend.settings()
-    rate, seconds = int(settings.get("rate", 16_000)), float(settings.get("window", 1.0))
-    length = round(rate * seconds)
-    noise = np.random.default_rng(0).normal(0.0, 0.1, length).astype(np.float32)
-    laps = [_timed(frontend.prepare, (noise, rate))[1] for _ in range(warmup + repeats)]
-    return laps[warmup:]
 
 
 def _parameters(module: nn.Module) -> int:
