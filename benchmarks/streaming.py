@@ -8,9 +8,10 @@ Pairs run right after each other in alternating order.
 Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them
 must have begun together; and as streams that began at different times, for which it needs an instance each.
 Ours are one batch of any ages. Where one window is short, 16 and 64 streams in one batch and as many windows
-in one, since there a single step is rather calls than work. Then step and window both as one ONNX graph in
-ONNX Runtime, which spends less around an operation than PyTorch does. And one network at several dilations,
-whose receptive field grows and whose work does not.
+in one, since there a single step is rather calls than work; and where a step of one hop saves less time than
+wanted, steps of two, four and more hops, each beside one window. Then step and window both as one ONNX graph
+in ONNX Runtime, which spends less around an operation than PyTorch does. And one network at several
+dilations, whose receptive field grows and whose work does not.
 
     pip install continual-inference
     python benchmarks/streaming.py
@@ -35,11 +36,13 @@ import torch
 from streaming_networks import ROWS, Row, dilated
 from streaming_results import (
     Exported,
+    Longer,
     Many,
     Reach,
     Result,
     Wide,
     exported_table,
+    longer_table,
     many_table,
     reach_table,
     table,
@@ -55,6 +58,9 @@ from sentio.streaming.step_graph import export_step
 
 #: milliseconds up to which a window is short, and the streams that are then measured in one batch
 SHORT_MS, WIDE = 10.0, (16, 64)
+#: wanted: what is saved in time over what is saved in MACs; a step that saves less is tried with more hops,
+#: as long as the window takes this many times the MACs
+SHARE, LEAST = 0.7, 1.5
 
 
 def main() -> None:
@@ -93,6 +99,9 @@ def main() -> None:
     if any(result.wide for result in results):
         print("\nas many streams as windows, in one batch each")
         print(plain_text(wide_table(results)))
+    if any(result.longer for result in results):
+        print("\nmore hops in a step, and a window after each such step")
+        print(plain_text(longer_table(results)))
     if not options.no_onnx:
         print("\nstep and window as ONNX graphs")
         print(plain_text(exported_table(results)))
@@ -133,6 +142,7 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         peer_ms, ratio = beside.reference_ms, 1 / beside.ratio
         peer_bytes = kept_by(theirs)
         many = measure_many(stream, peers, chunks, options.streams, timed)
+    step_macs, window_macs = live.macs().total, count(net, example).total
     return Result(
         row.name,
         stream.hop,
@@ -142,13 +152,14 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         peer_ms,
         1 / sliding.ratio,
         ratio,
-        live.macs().total,
-        count(net, example).total,
+        step_macs,
+        window_macs,
         sum(size(tensor) for tensor in stream.start(like=chunks[0]).values()),
         peer_bytes,
         difference,
         many,
         wide(net, stream, chunks, windows, timed) if sliding.reference_ms < SHORT_MS else [],
+        longer(net, row, stream.hop, step_macs / window_macs / sliding.ratio, windows, timed),
         None if options.no_onnx else exported(net, stream, chunks, windows, timed),
     )
 
@@ -185,6 +196,30 @@ def wide(
         )
         ratio = timed(stepping(stream, many_chunks), whole(net, many_windows))
         found.append(Wide(streams, ratio.ms, ratio.reference_ms, 1 / ratio.ratio))
+    return found
+
+
+def longer(
+    net: nn.Module, row: Row, hop: int, share: float, windows: list[Tensor], timed: Callable[[Run, Run], Any]
+) -> list[Longer]:
+    """Steps of more and more hops, until one saves the share that is wanted or there is little left to save.
+
+    Args:
+        hop: of one step so far.
+        share: what that saves in time over what it saves in MACs.
+    """
+    found: list[Longer] = []
+    window_macs = count(net, windows[0]).total
+    while share < SHARE:
+        hop *= 2
+        stream = sentio.stream(net, example=windows[0], frozen=True, **{**row.options, "hop": hop})
+        macs = stream.macs().total
+        if window_macs < LEAST * macs:
+            break
+        chunks = [torch.randn(1, row.shape[0], hop, *row.shape[2:]) for _ in range(8)]
+        ratio = timed(stepping(stream, chunks), whole(net, windows))
+        found.append(Longer(hop, ratio.ms, ratio.reference_ms, 1 / ratio.ratio, macs))
+        share = macs / window_macs / ratio.ratio
     return found
 
 

@@ -34,6 +34,17 @@ class Wide:
 
 
 @dataclass(frozen=True)
+class Longer:
+    """Milliseconds for several hops in one step, and for a window after each such step."""
+
+    hop: int
+    step_ms: float
+    window_ms: float
+    window_over_step: float
+    step_macs: int
+
+
+@dataclass(frozen=True)
 class Exported:
     """Milliseconds for a hop in ONNX Runtime, of the step and of the clip network, and their ratio."""
 
@@ -49,6 +60,7 @@ class Result:
     Args:
         live_ms: of a stream that is not frozen, which shares the network's weights.
         wide: several streams beside several windows, where one window is short.
+        longer: several hops in one step, where a single one saves too little.
         difference: of the peer's features from ours, over the largest magnitude, in double precision.
     """
 
@@ -67,6 +79,7 @@ class Result:
     difference: float | None
     many: Many | None
     wide: list[Wide]
+    longer: list[Longer]
     exported: Exported | None
 
 
@@ -142,6 +155,17 @@ def wide_table(results: list[Result]) -> Table:
             ratio = found.window_over_step
             cells = (found.step_ms, found.window_ms, ratio, macs, ratio / macs)
             rows.append((r.name, str(found.streams), *(f"{cell:.2f}" for cell in cells)))
+    return _table(headers, rows)
+
+
+def longer_table(results: list[Result]) -> Table:
+    headers = ("network", "hop", "step ms", "window ms", "window / step", "same in MACs", "share")
+    rows = []
+    for r in results:
+        for found in r.longer:
+            macs, ratio = r.window_macs / found.step_macs, found.window_over_step
+            cells = (found.step_ms, found.window_ms, ratio, macs, ratio / macs)
+            rows.append((r.name, str(found.hop), *(f"{cell:.2f}" for cell in cells)))
     return _table(headers, rows)
 
 

@@ -84,6 +84,10 @@ def test_streaming_compares_with_the_window_and_with_its_peer(tmp_path):
     features, tiny = figures["results"]
     assert features["step_macs"] < 0.3 * features["window_macs"]
     assert tiny["step_macs"] < 0.3 * tiny["window_macs"] and tiny["peer_ms"] is None
+    # Two hops, four: with eight, a window is less work than a step, and there is nothing to save.
+    assert [row["hop"] for row in tiny["longer"]] == [32, 64][: len(tiny["longer"])]
+    for row in tiny["longer"]:
+        assert row["step_macs"] == pytest.approx(row["hop"] / tiny["hop"] * tiny["step_macs"], rel=0.01)
     if features["peer_ms"] is None:
         assert "no peer: " in done.stdout
     else:
