@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -43,6 +44,9 @@ def frozen_and_plain(net, example):
 
 
 def records(stream):
+    if isinstance(stream._records, dict):  # of a network with exits: of each part and each branch
+        parts = stream._records.values()
+        return [record for part in parts for record in part._found.values() if record is not None]
     return [record for record in stream._records._found.values() if record is not None]
 
 
@@ -217,3 +221,68 @@ def test_weights_that_are_put_in_place_of_others_are_recorded_anew():
     assert records(stream)
     stream.load_state_dict(other.state_dict(), assign=True)
     assert torch.allclose(run(stream), want)
+
+
+class Drawn:
+    """A policy that lets streams leave by a row of numbers drawn beforehand."""
+
+    measure = "max-probability"
+
+    def __init__(self, seed):
+        self.generator = np.random.default_rng(seed)
+
+    def evaluates(self, exit):
+        return True
+
+    def decide(self, confidence, prediction, exit, costs, elapsed, memory):
+        return self.generator.random(len(confidence)) < 0.4, memory
+
+
+@pytest.mark.parametrize("catch_up", ["exact", "hold"])
+def test_parts_between_exits_are_recorded(catch_up):
+    torch.manual_seed(0)
+    net = sentio.create_network("dcase2024-baseline", classes=3)
+    net = sentio.add_exits(net, "pooled-linear", at=["block2", "block4"], classes=3).eval()
+    stream = sentio.stream(net, frozen=True, catch_up=catch_up)
+    plain = copy.deepcopy(stream)
+    plain._records = {}
+    states, policies = [None, None], [Drawn(1), Drawn(1)]
+    exits, caught_up = set(), 0
+    for _ in range(max(stream.warm_up.values()) + 20):
+        x = torch.randn(3, 1, stream.hop, 64)
+        given = zip((stream, plain), states, policies, strict=True)
+        found = [one.step(x, state, policy) for one, state, policy in given]
+        states = [one.state for one in found]
+        assert all(torch.equal(a, b) for a, b in zip(found[0][:2], found[1][:2], strict=True))
+        assert torch.equal(found[0].exit, found[1].exit)
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+        exits |= set(found[0].exit[found[0].valid].tolist())
+        caught_up += int(found[0].caught_up.sum())
+    assert exits == {0, 1, 2} and (caught_up > 0) == (catch_up == "exact")
+    assert len(records(stream)) > 5 and not records(plain)
+
+
+def test_parts_with_other_weights_are_recorded_anew():
+    streams = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        net = sentio.create_network("tiny-cnn", classes=3)
+        net = sentio.add_exits(net, "pooled-linear", at=["block2"], classes=3).eval()
+        streams.append(sentio.stream(net, frozen=True))
+    stream, other = streams
+    x = torch.randn(12, 1, 1, stream.hop, 64)
+
+    def run(stream, kind=torch.float32):
+        state = None
+        for chunk in x:
+            found = stream.step(chunk.to(kind), state)
+            state = found.state
+        return found.output
+
+    assert not torch.allclose(run(stream), want := run(other))
+    assert records(stream)
+    stream.load_state_dict(other.state_dict(), assign=True)
+    assert not records(stream)
+    assert torch.equal(run(stream), want)
+    assert torch.allclose(run(stream.double(), torch.float64).float(), want, atol=1e-5)

@@ -28,9 +28,10 @@ from sentio.core.policy import ExitCosts, Policy
 from sentio.core.stepping import QUEUE, STEPS, Answered, CatchUp, Ran, own_key, step_with_exits
 from sentio.core.task import Task
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State
-from sentio.nn.streaming_frozen import freeze
+from sentio.nn.streaming_frozen import freeze, runs_alike
 from sentio.nn.streaming_joins import Chain
 from sentio.streaming.arrays import TorchArrays
+from sentio.streaming.recorded import Records
 from sentio.streaming.state import as_chunk, check_eval, is_warm, steps_taken
 
 
@@ -130,9 +131,9 @@ class ExitStream(nn.Module):
         state = self.start(like=x) if state is None else state
         steps_taken(state, x)
         self._check(state)
-        if x.is_floating_point():
+        if x.is_floating_point() and any(_other(kept, x.dtype) for kept in state.values()):
             state = {
-                name: kept.to(x.dtype) if kept.is_floating_point() else kept for name, kept in state.items()
+                name: kept.to(x.dtype) if _other(kept, x.dtype) else kept for name, kept in state.items()
             }
         with torch.no_grad():
             return step_with_exits(self, x, state, policy, task=task, costs=costs, temperatures=temperatures)
@@ -198,12 +199,17 @@ class ExitStream(nn.Module):
         """Consecutive steps of a part in one call, see `sentio.core.stepping`."""
         part = self.parts[index]
         begin = torch.from_numpy(first).to(inputs.device)
-        moment = Moment(state, begin, is_warm(begin, part.settled))
-        behind = part.form.step(inputs, moment)
-        answer = behind if part.branch is None else part.branch.step(behind, moment)
+        warm = is_warm(begin, part.settled)
+        moment, asked = Moment(state, begin, warm), Moment(state, begin, warm)
+        behind = self._run(part.form, inputs, moment)
+        answer = behind if part.branch is None else self._run(part.branch, behind, asked)
         if steps > 1:
             answer = answer.unflatten(0, (len(first), steps))[:, -1]
-        return Ran(answer, behind, moment.new)
+        return Ran(answer, behind, moment.new | asked.new)
+
+    def _run(self, form: Form, x: Tensor, moment: Moment) -> Tensor:
+        """A part's stages or branch; `FrozenExitStream` has records of them."""
+        return form.step(x, moment)
 
     def part_macs(self, index: int, inputs: Tensor, steps: int) -> int:
         """MACs of one step of one stream in a part."""
@@ -214,6 +220,11 @@ class ExitStream(nn.Module):
         if key not in self._macs:
             self._macs[key] = count(_PartOnce(part, self.net), inputs.new_zeros(shape)).total
         return self._macs[key]
+
+
+def _other(kept: Tensor, dtype: torch.dtype) -> bool:
+    """Whether something kept is of another floating-point type than the input."""
+    return kept.dtype != dtype and kept.is_floating_point()
 
 
 class FrozenExitStream(ExitStream):
@@ -232,6 +243,23 @@ class FrozenExitStream(ExitStream):
                 frozen.append(replace(part, form=form, branch=branch))
         super().__init__(net.requires_grad_(False), frozen, *layout)
         self.folded = folded
+        self._records = self._no_records()
+
+    def _run(self, form: Form, x: Tensor, moment: Moment) -> Tensor:
+        records = self._records.get(form)
+        return form.step(x, moment) if records is None else records.step(form, x, moment)
+
+    def _no_records(self) -> dict[Form, Records]:
+        forms = [form for part in self.parts for form in (part.form, part.branch) if form is not None]
+        return {form: Records() for form in forms if runs_alike(form)}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> FrozenExitStream:
+        self._records = self._no_records()  # its weights are others from now on
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._records = self._no_records()  # assign=True puts other tensors where its weights were
+        return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenExitStream:
         """Nothing changes in eval mode.
