@@ -1,6 +1,7 @@
 """The benchmarks run; what they measure is for a quiet machine to say."""
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -141,7 +142,7 @@ def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_pat
     arguments = ["--data", str(tmp_path / "data"), "--from", str(tmp_path / "made"), "--epochs", "1"]
     arguments += ["--points", "3", "--json", str(found)]
     assert main([*arguments, "--timed", "0"]) == 0
-    assert capsys.readouterr().out.count("training cifar10-") == 4
+    assert capsys.readouterr().out.count("training cifar10-") == 6
     first = json.loads(found.read_text())
     assert first["time"] == {}
     # The other time the models are there, and are timed; what does not depend on time is the same.
@@ -153,6 +154,12 @@ def test_cifar10_anytime_trains_what_is_not_there_and_measures_both_ways(tmp_pat
     assert [row["name"] for row in first["ours"]["exits"]][-1] == "final"
     assert all(sum(point["shares"].values()) == pytest.approx(1) for point in first["curve"])
     assert all(value > 0 for time in again["time"].values() for value in time.values())
+    # A teacher is not trained for what it has taught already.
+    shutil.rmtree(tmp_path / "made" / "cifar10-teacher")
+    assert main([*arguments, "--timed", "0"]) == 0
+    text, alone = capsys.readouterr().out, json.loads(found.read_text())
+    assert "training" not in text and "the teacher: " not in text
+    assert alone["teacher"] is None and alone["points"] == first["points"]
 
 
 def test_frontend_compares_every_setting_with_librosa(tmp_path):

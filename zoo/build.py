@@ -96,8 +96,10 @@ class Entry:
             the test figures are those of all splits together.
         source: of the data.
         start: what the training starts from; None for random weights.
-        teacher: the recipe of a network that teaches this one by distillation, trained first on the same
-            data; ``recipe`` has ``teacher: self`` in its place.
+        teacher: the recipe of a network that teaches by distillation, trained first on the same data; what
+            it teaches has ``teacher: self`` in its place.
+        first: the recipe by which the network is taught first; it then goes on from there by ``recipe``,
+            taught by what it was. Without, ``recipe`` is what the teacher teaches.
         halves: whether, of data without a test part, thresholds are fitted on one half of the validation part
             and the test figures are those of the other.
         dtype: of the weights in the file; what is computed is float32.
@@ -118,8 +120,14 @@ class Entry:
     credits: str
     start: Start | None = None
     teacher: Path | None = None
+    first: Path | None = None
     halves: bool = False
     dtype: str = "float32"
+
+    @property
+    def taught_by(self) -> Path | None:
+        """The recipe of what its card names as its teacher."""
+        return self.first or self.teacher
 
     @property
     def command(self) -> str:
@@ -214,6 +222,7 @@ ZOO = (
         licence="CIFAR-10's own: published for research, without a licence text",
         credits="A. Krizhevsky, V. Nair, G. Hinton, CIFAR-10",
         teacher=ROOT / "recipes" / "cifar10-teacher.yaml",
+        first=ROOT / "recipes" / "cifar10-first.yaml",
         halves=True,
         dtype="float16",
     ),
@@ -253,7 +262,7 @@ def make(
     recipe, cache = read_recipe(entry.recipe), work / "features"
     with Bars() as bars:
         if trained is not None:
-            model = _trained(trained, recipe, entry.teacher)
+            model = _trained(trained, recipe, entry.taught_by)
         elif entry.teacher is not None:
             model = _taught(entry, entry.teacher, train, work, bars)
         else:
@@ -284,14 +293,21 @@ def make(
 
 
 def _taught(entry: Entry, teacher: Path, data: Path, work: Path, bars: Bars) -> Model:
-    """A model that a larger one taught, which is trained first unless it lies in ``work``."""
-    data = data.absolute()
+    """A model that others taught, which are trained first unless they lie in ``work``."""
+    data, start = data.absolute(), None
     work.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(work):  # so that the recipe on the card names the teacher without this folder
         if not Path(teacher.stem).exists():
             sentio.train(None, teacher, data, out=teacher.stem, cache="features", progress=bars)
+        if entry.first is not None:
+            start = entry.first.stem
+            if not Path(start).exists():
+                recipe = read_recipe(entry.first, technique__options__teacher=teacher.stem)
+                sentio.train(None, recipe, data, out=start, cache="features", progress=bars)
+            teacher = entry.first
         recipe = read_recipe(entry.recipe, technique__options__teacher=teacher.stem)
-        return sentio.train(None, recipe, data, out=f"{entry.name}-trained", cache="features", progress=bars)
+        out = f"{entry.name}-trained"
+        return sentio.train(start, recipe, data, out=out, cache="features", progress=bars)
 
 
 def recipe_on(card: Mapping[str, Any], teacher: Path | None) -> Recipe | None:

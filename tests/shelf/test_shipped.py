@@ -69,7 +69,7 @@ def test_its_card_is_that_of_its_entry_in_the_zoo(file, made_by, build):
     found = facts(file)
     assert {key: found[key] for key in TEXTS} == {key: getattr(made_by, key) for key in TEXTS}
     # What a recipe has learned to say since has its default.
-    by = build.recipe_on(sentio.load(file).card, made_by.teacher)
+    by = build.recipe_on(sentio.load(file).card, made_by.taught_by)
     assert by is not None and by.for_card() == read_recipe(made_by.recipe).for_card()
 
 

@@ -151,6 +151,35 @@ def test_a_teacher_is_trained_first_and_its_place_is_not_told(build, entry, run,
     assert build.recipe_on(card, folder / "another.yaml") is None
 
 
+def test_what_was_taught_first_goes_on_and_teaches_itself(build, entry, run, tones, tmp_path):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    text = entry.recipe.read_text() + "data: {split: all, validation: 0.4}\n"
+    taught = "technique: {name: distillation, options: {teacher: self, weight: 0.5}}\n"
+    (folder / "older.yaml").write_text(text.replace("name: tones", "name: older"))
+    (folder / "first.yaml").write_text(text.replace("name: tones", "name: first") + taught)
+    begun = ("name", "data", "technique", "epochs", "batch", "calibration", "devices", "optimiser")
+    kept = [line for line in text.splitlines() if line.split(":")[0] in begun]
+    (folder / "again.yaml").write_text("\n".join(kept) + "\n" + taught)
+    again = dataclasses.replace(
+        entry,
+        recipe=folder / "again.yaml",
+        teacher=folder / "older.yaml",
+        first=folder / "first.yaml",
+        halves=True,
+    )
+    run("--data", f"stand-in={tones}", entry=again)
+    work = tmp_path / "work"
+    first, made = sentio.load(work / "first"), sentio.load(work / "stand-in-trained")
+    assert first.card["recipe"]["technique"]["options"]["teacher"] == "older"
+    card = sentio.load(tmp_path / "shelf" / "stand-in.sentio").card
+    assert card["recipe"]["technique"]["options"]["teacher"] == "first"
+    assert again.taught_by == again.first
+    # The recipe that it goes on by names no network.
+    assert first.network.state_dict().keys() == made.network.state_dict().keys()
+    run("--data", f"stand-in={tones}", "--trained", f"stand-in={work / 'stand-in-trained'}", entry=again)
+
+
 def test_what_is_too_large_is_refused(build, stand_in, monkeypatch):
     build._check(stand_in)
     monkeypatch.setattr(build, "MAX_BYTES", stand_in.stat().st_size)
