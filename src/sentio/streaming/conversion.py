@@ -183,7 +183,11 @@ class Stream(nn.Module):
 
     @property
     def delay(self) -> int:
-        """Input units that must have come after the one an output is about, before it is given."""
+        """Input units after the one an output is about on which it depends.
+
+        It is given with the step that brings the last of them. Only where a layer pads by more than its
+        kernel reaches, and the next has to wait for that padding, is it given later.
+        """
         return max(0, self.layout.out.after)
 
     @property

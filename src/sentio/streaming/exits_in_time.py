@@ -46,7 +46,7 @@ class Part:
         keys: what it keeps in the state.
         settled: steps after which nothing in it has to be blanked.
         warm_up: steps before the exit's first valid answer.
-        delay: input units that must have come after the one an answer is about, before it is given.
+        delay: input units after the one an answer is about on which it depends.
         queue: past steps that the part, its exit and everything behind it may need of the part's input.
     """
 
