@@ -118,6 +118,9 @@ def test_milliseconds_of_exits_are_those_of_whole_answers(monkeypatch):
     assert found.rows[-1].cumulative_ms == pytest.approx(7.75)
     assert found.exit_ms() == pytest.approx({"a": 4.75, "b": 5.875, "final": 7.875})
     assert found.costs.ms == pytest.approx((4.75, 5.875, 7.875))
+    lines = found.table().splitlines()
+    assert [line.split()[-1] for line in (lines[2], lines[4], lines[5])] == ["9.500", "11.750", "15.750"]
+    assert lines[0].endswith("answer ms") and lines[1].split()[-1] == "1.000"
 
 
 def test_a_network_that_gives_no_answers_is_timed_by_its_rows():

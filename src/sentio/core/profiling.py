@@ -133,7 +133,7 @@ class Profile:
         table.add_column("")
         table.add_column("name")
         titles = ["parameters", self.rule, "cumulative", "path", "bytes", "output"]
-        for title in [*titles, *(["ms", "p95", "cumulative ms"] if self.repeats else [])]:
+        for title in [*titles, *(["ms", "p95", "cumulative ms", "answer ms"] if self.repeats else [])]:
             table.add_column(title, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(*self._cells(row))
@@ -146,7 +146,8 @@ class Profile:
         ]
         cells.append(_shapes(row.output_shapes))
         if self.repeats:
-            times = (row.ms, row.p95_ms, row.cumulative_ms)
+            answer = row.name if row.kind == EXIT else FINAL if row is self.rows[-1] else ""
+            times = (row.ms, row.p95_ms, row.cumulative_ms, self.answer_ms.get(answer))
             cells += ["" if value is None else f"{value:.3f}" for value in times]
         return cells
 
