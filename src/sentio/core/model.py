@@ -156,8 +156,8 @@ class Model:
         """Answer about features, batch first.
 
         Args:
-            inputs: array of the network's input shape with a batch axis in front, or named arrays; computed
-                in float32. Where the front end is one of images, uint8 is pixels, which it standardises.
+            inputs: array or tensor of the network's input shape with a batch axis in front, or several by
+                name; computed in float32, or what else the network's weights are. Where the front end is one of images, uint8 is pixels, which it standardises.
             policy: instead of the model's own.
 
         Raises:
@@ -311,6 +311,7 @@ class Model:
     def _checked(self, inputs: Any) -> dict[str, Any]:
         """The inputs by name; arrays of numpy as float32."""
         arrays = dict(inputs) if isinstance(inputs, Mapping) else {MAIN: inputs}
+        arrays = {name: _array_of_whole_numbers(given) for name, given in arrays.items()}
         wanted = self.input_shapes
         several = len(wanted) > 1
         if wanted and arrays.keys() != wanted.keys():
@@ -344,3 +345,10 @@ class Model:
         if not np.isfinite(values).all():
             raise InputError(f"Input {name!r} of model {self.name!r} holds NaN or infinite values")
         return values
+
+
+def _array_of_whole_numbers(given: Any) -> Any:
+    """A tensor of anything but floats as an array, so that pixels are met as pixels; all else as it is."""
+    if hasattr(given, "detach") and not given.is_floating_point():
+        return given.detach().cpu().numpy()
+    return given
