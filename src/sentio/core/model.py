@@ -157,7 +157,8 @@ class Model:
 
         Args:
             inputs: array or tensor of the network's input shape with a batch axis in front, or several by
-                name; computed in float32, or what else the network's weights are. Where the front end is one of images, uint8 is pixels, which it standardises.
+                name; computed in float32, or in what else the network's weights are. Where the front end is
+                one of images, uint8 is pixels, which it standardises.
             policy: instead of the model's own.
 
         Raises:

@@ -119,7 +119,7 @@ class Staged(nn.Module):
         return found
 
     def example(self, batch: int = 1, *, seed: int = 0) -> Any:
-        """A random input of the network's own shape, float32 standard normal.
+        """A random input of the network's own shape, standard normal, of the type of its weights.
 
         Raises:
             StageError: the network does not know its input shape.
@@ -127,9 +127,10 @@ class Staged(nn.Module):
         if not self.input_shapes:
             raise StageError("This network does not know its input shape; pass an example input")
         generator = torch.Generator().manual_seed(seed)
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
         return as_value(
             {
-                name: torch.randn(batch, *shape, generator=generator)
+                name: torch.randn(batch, *shape, generator=generator).to(dtype)
                 for name, shape in self.input_shapes.items()
             }
         )
