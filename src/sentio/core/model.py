@@ -267,7 +267,7 @@ class Model:
         return self._stream.step(x, state, policy or self.policy)
 
     def time_exits(self, *, repeats: int = 10) -> ExitCosts:
-        """Measure the milliseconds to each exit on this machine, for one sample of noise.
+        """Measure the milliseconds of a whole answer from each exit on this machine, for a sample of noise.
 
         The model goes by them from then on, so that a deadline is about the machine it runs on.
 
@@ -284,7 +284,14 @@ class Model:
         noise = {
             name: generator.standard_normal((1, *shape), dtype=np.float32) for name, shape in shapes.items()
         }
-        self.costs = timed_costs(self.row, noise, self.costs, repeats=repeats)
+        self.costs = timed_costs(
+            self.row,
+            noise,
+            self.costs,
+            repeats=repeats,
+            task=self.task,
+            temperatures=self.temperatures,
+        )
         return self.costs
 
     def outputs(

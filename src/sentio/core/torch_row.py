@@ -96,4 +96,5 @@ def _tensor(value: Any, device: torch.device, dtype: torch.dtype) -> torch.Tenso
     if not isinstance(value, torch.Tensor):
         # PyTorch takes no array that is read-only or runs backwards.
         value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
-    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    found: torch.Tensor = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    return found
