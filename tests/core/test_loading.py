@@ -164,6 +164,34 @@ def test_weights_that_are_shared_are_stored_for_each_name(small, tmp_path):
         np.testing.assert_array_equal(state[f"{name}.linear.bias"], one.bias.detach())
 
 
+def test_a_pruned_network_is_saved_once_its_weights_are_its_own(tmp_path):
+    """Loaded, its masks would fit no network that the registry builds."""
+    import torch
+    from torch.nn.utils import parametrizations, prune
+
+    from sentio.core.torch_artifact import rounded
+
+    x = np.zeros((2, 1, 101, 64), np.float32)
+    for change, undo in (
+        (lambda conv: prune.l1_unstructured(conv, "weight", 0.5), lambda c: prune.remove(c, "weight")),
+        (
+            parametrizations.weight_norm,
+            lambda c: torch.nn.utils.parametrize.remove_parametrizations(c, "weight"),
+        ),
+    ):
+        model = load("esc10-micro", runtime="torch")
+        conv = next(module for module in model.network.modules() if isinstance(module, torch.nn.Conv2d))
+        change(conv)
+        with pytest.raises(
+            ConfigError, match=r"Layer 'backbone\.stages\.stem.*' of model 'esc10-micro' makes"
+        ):
+            sentio.save(model, tmp_path / "model.zip")
+        assert rounded(model).answer(x).outputs.shape == (2, 10)
+        undo(conv)
+        found = load(sentio.save(model, tmp_path / "model.zip"), runtime="torch")
+        np.testing.assert_array_equal(found.answer(x).outputs, model.answer(x).outputs)
+
+
 def test_a_network_without_an_input_shape_cannot_be_saved(small, tmp_path):
     model = small.model()
     model.network.backbone.input_shapes = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -198,6 +199,20 @@ def reset_classifier(net: Staged, classes: int) -> Staged:
 def stage_key(name: str) -> str:
     """A stage's name as a module's: PyTorch allows no dots there."""
     return name.replace(".", "__")
+
+
+def copied(net: nn.Module) -> Any:
+    """A copy of a network that shares nothing with it.
+
+    Pruned ones too, and those with the older norms of weights: what their hooks make at each call out of
+    parameters is no leaf, which PyTorch does not copy.
+    """
+    made: dict[int, Any] = {}
+    for module in net.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                made[id(value)] = value.detach().clone()
+    return copy.deepcopy(net, made)
 
 
 @contextmanager

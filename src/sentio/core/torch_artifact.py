@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from sentio.core import registry
 from sentio.core.artifact import (
@@ -29,7 +30,7 @@ from sentio.core.manifest import StreamFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import ExitSpec, MultiExit
 from sentio.core.policy import policy_to_dict
-from sentio.core.staged import Staged, create_network
+from sentio.core.staged import Staged, copied, create_network
 from sentio.core.torch_row import TorchRow
 
 Storage = Literal["float32", "float16"]
@@ -62,12 +63,15 @@ def save(
 
     Raises:
         ArtifactError: it cannot be written there.
-        ConfigError: the model has no PyTorch network, or the network does not know its input shape; a
-            parameter is too large for float16; no such dtype.
+        ConfigError: the model has no PyTorch network, or the network does not know its input shape, or it
+            makes weights of others, as a pruned one does; a parameter is too large for float16; no such
+            dtype.
     """
     if dtype not in get_args(Storage):
         raise ConfigError(f"Weights are stored as {' or '.join(get_args(Storage))}, got {dtype!r}")
     net: MultiExit = model.network
+    if weights:
+        check_plain_weights(model)
     entries, files = graphs or ({}, {})
     stored: dict[str, Any] = {"storage": dtype, "version": 2} if weights and dtype == "float16" else {}
     if stream is not None:
@@ -86,13 +90,32 @@ def save(
     return write_artifact(path, manifest, {WEIGHTS: save_tensors(state), **files})
 
 
+def check_plain_weights(model: Model) -> None:
+    """Registered networks are built again with plain weights, into which others could not be loaded.
+
+    Raises:
+        ConfigError: a layer of such a network makes its weights of others at each call.
+    """
+    if not (model.network.backbone.spec or {}).get("network"):
+        return
+    for name, module in model.network.named_modules():
+        made = {key for key, value in vars(module).items() if isinstance(value, Tensor)}
+        olds = {key.rpartition("_")[0] for key in module._parameters}
+        if made & olds or parametrize.is_parametrized(module):
+            raise ConfigError(
+                f"Layer {name!r} of model {model.name!r} makes its weights of others, as pruning does; make "
+                "them its own first, with prune.remove or remove_parametrizations of torch.nn.utils, or save "
+                "without weights for PyTorch (weights=False)"
+            )
+
+
 def rounded(model: Model) -> Model:
     """The model as it comes back from an artifact with ``dtype="float16"``; the given one is not changed.
 
     Raises:
         ConfigError: a parameter is too large for float16.
     """
-    net: MultiExit = copy.deepcopy(model.network)
+    net: MultiExit = copied(model.network)
     net.load_state_dict(_halved(net), strict=False)
     twin = copy.copy(model)
     twin.row = TorchRow(net)
