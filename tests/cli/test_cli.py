@@ -232,6 +232,11 @@ def test_predict_windows_and_labels_of_interest(sentio, artifact, tones, tmp_pat
         (("evaluate", "ARTIFACT", "DATA", "--split", "7"), "has splits 0 to 0 with parts train"),
         (("evaluate", "ARTIFACT", "DATA", "--split", "0", "--part", "tests"), "part 'tests'"),
         (("evaluate", "ARTIFACT", "DATA", "--protocol", "folds"), "has no protocol 'folds'"),
+        (("evaluate", "ARTIFACT", "DATA", "--split", "0", "--seed", "-1"), "A seed is a whole number from 0"),
+        (
+            ("export", "ARTIFACT", "OUT", "--int8", "--calibration", "DATA", "--seed", "-1"),
+            "A seed is a whole number from 0",
+        ),
         (("train", "DATA", "--data", "DATA", "-o", "OUT"), "--data goes with a recipe"),
         (("train", "DATA", "-o", "OUT", "--set", "epochs"), "--set takes KEY=VALUE"),
         (("train", "DATA", "-o", "OUT", "--set", "epochs=["), "not valid YAML"),

@@ -170,7 +170,7 @@ def evaluate(
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Keep only the files of this class; may be repeated."),
+        typer.Option(metavar="NAME", help="Keep only the files of these classes; give it twice or more."),
     ] = None,
     draws: Draws = None,
     runtime: Runtime = None,
