@@ -213,8 +213,8 @@ def open_row(files: ArtifactFiles, *, network: Any = None) -> TorchRow:
     """
     if not files.has(WEIGHTS):
         raise ArtifactError(
-            f"Artifact {files.path} holds no weights for PyTorch; load it with runtime='edge' (--runtime edge), "
-            "and train or export the model that it was made of"
+            f"Artifact {files.path} holds no weights for PyTorch; load it with runtime='edge' "
+            "(--runtime edge), and train or export the model that it was made of"
         )
     net = _rebuild(files) if network is None else network
     if isinstance(net, Staged):
