@@ -9,7 +9,7 @@ import sentio
 from sentio.core import loading
 from sentio.core.errors import ArtifactError, ConfigError, MissingExtraError
 from sentio.core.loading import load
-from sentio.core.policy import Fixed
+from sentio.core.policy import Confidence, ExitCosts, Fixed
 from sentio.tasks.classification import Classification
 
 
@@ -37,7 +37,8 @@ def test_without_what_the_runtime_needs(artifact, tamper):
     tamper(artifact, lambda values: values["files"].pop("weights.safetensors"))
     assert load(artifact).runtime == "edge"
     with pytest.raises(
-        ArtifactError, match="holds no weights for PyTorch; load it with runtime='edge' .--runtime edge., and"
+        ArtifactError,
+        match=r"holds no weights for PyTorch; load it with runtime='edge' \(--runtime edge\), and",
     ):
         load(artifact, runtime="torch")
     tamper(artifact, lambda values: values.update(graphs={}))
@@ -205,6 +206,19 @@ def test_a_network_without_an_input_shape_cannot_be_saved(small, tmp_path):
 def test_a_model_without_pytorch_cannot_be_saved(artifact, tmp_path):
     with pytest.raises(ConfigError, match="runs without PyTorch"):
         sentio.save(load(artifact, runtime="edge"), tmp_path / "b")
+
+
+def test_what_names_an_exit_that_is_not_there_is_not_saved(small, tmp_path):
+    """It could not be loaded."""
+    for change in (
+        {"policy": Confidence({"e7": 0.5})},
+        {"policy": Fixed("e7")},
+        {"temperatures": {"e7": 2.0}},
+        {"costs": ExitCosts(("e1", "e7"), (1.0, 2.0))},
+    ):
+        with pytest.raises(ConfigError, match="Unknown exit 'e7'"):
+            sentio.save(small.model(**change), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_policy_of_ones_own_cannot_be_saved(small, tmp_path):

@@ -25,11 +25,11 @@ from sentio.core.artifact import (
     NetworkFacts,
     write_artifact,
 )
-from sentio.core.errors import ArtifactError, ConfigError, SentioError
+from sentio.core.errors import ArtifactError, ConfigError, SentioError, UnknownNameError
 from sentio.core.manifest import StreamFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import ExitSpec, MultiExit
-from sentio.core.policy import policy_to_dict
+from sentio.core.policy import check_exits, policy_to_dict
 from sentio.core.staged import Staged, copied, create_network
 from sentio.core.torch_row import TorchRow
 
@@ -145,7 +145,8 @@ def describe(model: Model) -> Manifest:
     """A model's manifest, without its files.
 
     Raises:
-        ConfigError: the network does not know its input shape, or the policy is not one of this library's.
+        ConfigError: the network does not know its input shape, the policy is not one of this library's, or
+            the policy, a temperature or a cost names no exit of the network.
     """
     from sentio import __version__
 
@@ -153,6 +154,10 @@ def describe(model: Model) -> Manifest:
     backbone = net.backbone
     spec = backbone.spec or {}
     frontend, costs = model.frontend, model.costs
+    check_exits(model.policy, net.exit_names)
+    for name in (*model.temperatures, *(() if costs is None else costs.names)):
+        if name not in net.exit_names:
+            raise UnknownNameError("exit", name, net.exit_names)
     return Manifest(
         sentio=__version__,
         name=model.name,
