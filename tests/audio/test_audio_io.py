@@ -410,3 +410,17 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         io.read(path)
     with pytest.raises(InputError, match="is not a sound file"):
         io.read(path.rename(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_file_whose_name_is_no_text(tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    try:
+        path.touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this system has no such names")
+    io.write(path, np.full(100, 0.5, np.float32), 8000)
+    assert io.read(path).samples.shape == (1, 100)
+    path.write_bytes(b"no sound")
+    with pytest.raises(InputError, match="is not a sound file"):
+        io.read(path)

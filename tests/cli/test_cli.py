@@ -171,6 +171,37 @@ def test_predict_does_not_tell_what_starting_takes(sentio, artifact, tones, monk
     assert files == [first, second]
 
 
+def test_listen_does_not_tell_what_starting_takes(sentio, artifact, tones, monkeypatch):
+    given = []
+    answer = Model.answer
+
+    def recorded(model, inputs, **options):
+        given.append(inputs)
+        return answer(model, inputs, **options)
+
+    monkeypatch.setattr(Model, "answer", recorded)
+    found = sentio("listen", artifact, next((tones / "low").glob("*.wav")), "--json")
+    assert found.code == 0
+    assert len(given) == 1 + sum(w["exit"] != "none" for w in json.loads(found.out)["windows"])
+
+
+@pytest.mark.parametrize("command", ["predict", "listen", "evaluate"])
+def test_a_deadline_is_about_this_machine(sentio, artifact, tones, tamper, tmp_path, command):
+    """The artifact knows no milliseconds at all, and goes by a deadline of its own."""
+    ours = shutil.copytree(artifact, tmp_path / "ours")
+
+    def change(manifest):
+        manifest["costs"]["ms"] = None
+        manifest["policy"] = {"name": "deadline", "ms": 1e6}
+
+    tamper(ours, change)
+    data = tones if command == "evaluate" else next((tones / "low").glob("*.wav"))
+    for options in ((), ("--policy", "deadline:1000000")):
+        found = sentio(command, ours, data, *options)
+        assert found.code == 0, found.err
+        assert "final" in found.out
+
+
 def test_predict_windows_and_labels_of_interest(sentio, artifact, tones, tmp_path):
     import soundfile
 
@@ -201,6 +232,11 @@ def test_predict_windows_and_labels_of_interest(sentio, artifact, tones, tmp_pat
         (("evaluate", "ARTIFACT", "DATA", "--split", "7"), "has splits 0 to 0 with parts train"),
         (("evaluate", "ARTIFACT", "DATA", "--split", "0", "--part", "tests"), "part 'tests'"),
         (("evaluate", "ARTIFACT", "DATA", "--protocol", "folds"), "has no protocol 'folds'"),
+        (("evaluate", "ARTIFACT", "DATA", "--split", "0", "--seed", "-1"), "A seed is a whole number from 0"),
+        (
+            ("export", "ARTIFACT", "OUT", "--int8", "--calibration", "DATA", "--seed", "-1"),
+            "A seed is a whole number from 0",
+        ),
         (("train", "DATA", "--data", "DATA", "-o", "OUT"), "--data goes with a recipe"),
         (("train", "DATA", "-o", "OUT", "--set", "epochs"), "--set takes KEY=VALUE"),
         (("train", "DATA", "-o", "OUT", "--set", "epochs=["), "not valid YAML"),

@@ -342,6 +342,34 @@ def test_what_is_no_artifact_is_not_replaced(tmp_path, name):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["box", "box.zip"])
+def test_an_artifact_goes_where_a_link_leads(tmp_path, name):
+    link = tmp_path / name
+    try:
+        link.symlink_to(tmp_path / f"real-{name}")
+    except OSError:
+        pytest.skip("this system has no links")
+    for content in (b"one", b"two"):
+        assert write_artifact(link, plain(), {**FILES, "task/a.npy": content}) == link
+        assert link.is_symlink()
+        assert ArtifactFiles(tmp_path / f"real-{name}").read("task/a.npy") == content
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(ArtifactError, match="could not be written"):
+        write_artifact(link, plain(), FILES)
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    for place in (".", inside):
+        with pytest.raises(ArtifactError, match=r"is the folder that this runs in, .* name a folder in it"):
+            check_target(place)
+    write_artifact("box", plain(), FILES)
+    assert ArtifactFiles(inside / "box").manifest.files.keys() == FILES.keys()
+
+
 def test_an_artifact_with_a_users_file_in_it_is_not_replaced(tmp_path):
     folder = write_artifact(tmp_path / "a", plain(), FILES)
     (folder / "task" / "notes.txt").write_text("precious")

@@ -9,7 +9,7 @@ import sentio
 from sentio.core import loading
 from sentio.core.errors import ArtifactError, ConfigError, MissingExtraError
 from sentio.core.loading import load
-from sentio.core.policy import Fixed
+from sentio.core.policy import Confidence, ExitCosts, Fixed
 from sentio.tasks.classification import Classification
 
 
@@ -36,7 +36,10 @@ def test_without_torch_and_without_graphs(artifact, tamper, monkeypatch):
 def test_without_what_the_runtime_needs(artifact, tamper):
     tamper(artifact, lambda values: values["files"].pop("weights.safetensors"))
     assert load(artifact).runtime == "edge"
-    with pytest.raises(ArtifactError, match="holds no weights for PyTorch; load it with runtime='edge'"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"holds no weights for PyTorch; load it with runtime='edge' \(--runtime edge\), and",
+    ):
         load(artifact, runtime="torch")
     tamper(artifact, lambda values: values.update(graphs={}))
     with pytest.raises(ArtifactError, match="holds no exported stages; write them with: sentio export"):
@@ -164,6 +167,34 @@ def test_weights_that_are_shared_are_stored_for_each_name(small, tmp_path):
         np.testing.assert_array_equal(state[f"{name}.linear.bias"], one.bias.detach())
 
 
+def test_a_pruned_network_is_saved_once_its_weights_are_its_own(tmp_path):
+    """Loaded, its masks would fit no network that the registry builds."""
+    import torch
+    from torch.nn.utils import parametrizations, prune
+
+    from sentio.core.torch_artifact import rounded
+
+    x = np.zeros((2, 1, 101, 64), np.float32)
+    for change, undo in (
+        (lambda conv: prune.l1_unstructured(conv, "weight", 0.5), lambda c: prune.remove(c, "weight")),
+        (
+            parametrizations.weight_norm,
+            lambda c: torch.nn.utils.parametrize.remove_parametrizations(c, "weight"),
+        ),
+    ):
+        model = load("esc10-micro", runtime="torch")
+        conv = next(module for module in model.network.modules() if isinstance(module, torch.nn.Conv2d))
+        change(conv)
+        with pytest.raises(
+            ConfigError, match=r"Layer 'backbone\.stages\.stem.*' of model 'esc10-micro' makes"
+        ):
+            sentio.save(model, tmp_path / "model.zip")
+        assert rounded(model).answer(x).outputs.shape == (2, 10)
+        undo(conv)
+        found = load(sentio.save(model, tmp_path / "model.zip"), runtime="torch")
+        np.testing.assert_array_equal(found.answer(x).outputs, model.answer(x).outputs)
+
+
 def test_a_network_without_an_input_shape_cannot_be_saved(small, tmp_path):
     model = small.model()
     model.network.backbone.input_shapes = {}
@@ -175,6 +206,19 @@ def test_a_network_without_an_input_shape_cannot_be_saved(small, tmp_path):
 def test_a_model_without_pytorch_cannot_be_saved(artifact, tmp_path):
     with pytest.raises(ConfigError, match="runs without PyTorch"):
         sentio.save(load(artifact, runtime="edge"), tmp_path / "b")
+
+
+def test_what_names_an_exit_that_is_not_there_is_not_saved(small, tmp_path):
+    """It could not be loaded."""
+    for change in (
+        {"policy": Confidence({"e7": 0.5})},
+        {"policy": Fixed("e7")},
+        {"temperatures": {"e7": 2.0}},
+        {"costs": ExitCosts(("e1", "e7"), (1.0, 2.0))},
+    ):
+        with pytest.raises(ConfigError, match="Unknown exit 'e7'"):
+            sentio.save(small.model(**change), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_policy_of_ones_own_cannot_be_saved(small, tmp_path):

@@ -128,6 +128,39 @@ def test_any_kind_of_numbers_will_do(model, small):
 
 
 @pytest.mark.parametrize("runtime", ["torch", "edge"])
+def test_any_kind_of_tensor_is_met_as_an_array_is(artifact, small, runtime):
+    torch = pytest.importorskip("torch")
+    model = load(artifact, runtime=runtime)
+    x = np.round(small.features(4) * 4)
+    expected = model.answer(x).outputs
+    for kind in (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8):
+        given = torch.from_numpy(x).to(kind)
+        np.testing.assert_allclose(model.answer(given).outputs, expected, atol=1e-6)
+    np.testing.assert_allclose(model.answer(torch.from_numpy(x).requires_grad_()).outputs, expected)
+    with pytest.raises(InputError, match="holds complex64, not numbers"):
+        model.answer(torch.from_numpy(x).to(torch.complex64))
+
+
+@pytest.mark.parametrize(("kind", "near"), [("half", 2e-2), ("double", 1e-5), ("bfloat16", 1e-1)])
+def test_a_network_in_another_precision_answers_too(model, small, kind, near):
+    x = small.features(4)
+    expected = model.answer(x, policy=Fixed("final")).outputs
+    getattr(model.network, kind)()
+    found = model.answer(x, policy=Fixed("final")).outputs
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=near)
+    assert model.time_exits(repeats=1).ms is not None
+
+
+def test_pixels_in_a_tensor_are_standardised_as_those_in_an_array():
+    torch = pytest.importorskip("torch")
+    model = load("cifar10-anytime", runtime="torch")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *model.input_shapes["main"]), dtype=np.uint8)
+    expected = model.answer(pixels).outputs
+    np.testing.assert_array_equal(model.answer(torch.from_numpy(pixels)).outputs, expected)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "edge"])
 @pytest.mark.parametrize(
     ("features", "message"),
     [

@@ -253,3 +253,10 @@ def test_refusals():
             profile(linear_net(), **options)
     with pytest.raises(StageError, match="pass an example input"):
         profile(Staged({"only": nn.Linear(3, 4)}))
+
+
+def test_a_network_in_half_precision_is_profiled(small):
+    net = small.multi_exit().half()
+    found = profile(net, repeats=1, warmup=0)
+    assert found.costs.macs == profile(small.multi_exit(), measure=False).costs.macs
+    assert all(ms > 0 for ms in found.costs.ms)

@@ -215,6 +215,13 @@ def test_a_deadline_of_steps_is_kept_by_leaving_early(model, clip, monkeypatch):
     assert all(window.in_time for window in bound)
 
 
+def test_an_exit_that_does_not_exist_is_refused_behind_a_deadline_too(model, clip):
+    from sentio.serve import stream_listening
+
+    with pytest.raises(ConfigError, match="Unknown exit 'block7'"):
+        stream_listening.listen_in_steps(model, clip, policy=Fixed("block7"), deadline_ms=5000)
+
+
 def test_the_command_listens_in_steps(box, clip):
     from typer.testing import CliRunner
 

@@ -147,6 +147,14 @@ class TwoInputs(nn.Module):
         return self.sound(x["sound"]) * self.image(x["image"])
 
 
+@pytest.mark.parametrize(("kind", "named"), [("half", "float16"), ("double", "float64")])
+def test_a_network_in_another_precision_is_refused_in_a_sentence(tmp_path, small, kind, named):
+    model = small.model()
+    getattr(model.network, kind)()
+    with pytest.raises(ConfigError, match=rf"compute in float32, and .* is {named}; call model\.network"):
+        export(model, tmp_path / "box")
+
+
 def test_a_network_with_two_inputs(tmp_path):
     model = model_of({"fuse": TwoInputs()}, {"sound": (5,), "image": (3,)})
     again = load(export(model, tmp_path / "a").path)

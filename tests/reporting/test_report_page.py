@@ -168,6 +168,8 @@ def test_a_recording_that_was_heard(evaluation, listening, read):
     section = read(page([evaluation()], "Owls", listening())).section("A recording, heard")
     tiles = [tile.texts().replace("\xa0", " ") for tile in section.all("ul")[0].all("li")]
     assert tiles[0] == "0.1real-time factor10 times as fast as the sound"
+    slow = read(page([evaluation()], "Owls", listening(elapsed=12.0))).section("A recording, heard")
+    assert slow.all("ul")[0].all("li")[0].texts() == "3real-time factor0.3 times as fast as the sound"
     assert tiles[2] == "75.0 %in time1 later than 6.5 ms after its end"
     assert tiles[3].startswith("75.0 %windows right")
     assert tiles[4].startswith("1 of 1events found")

@@ -12,7 +12,7 @@ from sentio.audio.frontend import LogMel
 from sentio.audio.io import Sound, blocks
 from sentio.audio.windows import AudioFrontEnd
 from sentio.core.anytime import FINAL
-from sentio.core.errors import ConfigError, InputError
+from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.core.model import Model
 from sentio.core.policy import Confidence, Ensemble, Fixed
 from sentio.core.torch_row import TorchRow
@@ -102,6 +102,20 @@ def test_a_deadline_is_kept_by_leaving_early(model, clip, monkeypatch):
     found = list(listen(model, clip, deadline_ms=5_000, policy=Fixed(FINAL)))
     assert {w.exit for w in found} == {"block1", "none"}
     assert all(w.in_time for w in found)
+
+
+def test_an_exit_that_does_not_exist_is_refused_behind_a_deadline_too(model, clip):
+    for deadline_ms in (None, 60_000):
+        with pytest.raises(UnknownNameError, match="Unknown exit 'block7'"):
+            listen(model, clip, policy=Fixed("block7"), deadline_ms=deadline_ms)
+
+
+def test_exits_are_measured_before_the_stream_begins(model, clip, monkeypatch):
+    """So what that takes is no part of `Listening.elapsed`, and a microphone does not wait for it."""
+    measured, seen = listening._measured, []
+    monkeypatch.setattr(listening, "_measured", lambda *given: seen.append(1) or measured(*given))
+    listen(model, clip, deadline_ms=60_000)
+    assert seen
 
 
 def test_with_time_to_spare_the_policy_decides(model, clip):

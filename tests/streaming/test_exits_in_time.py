@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import sentio
 from sentio.core.errors import ConfigError
@@ -79,6 +80,27 @@ def test_answers_are_those_of_a_network_that_never_left_early(name, share):
     assert caught_up > 0
     if share > 0.9:
         assert longest > max(stream.queues.values())
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_frozen_stream_of_a_pruned_network(ran):
+    """Its weights are made anew by hooks, and PyTorch copies no tensor that was made."""
+    net = network("tiny-cnn")
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            prune.l1_unstructured(module, "weight", 0.3)
+    x = signal(sentio.stream(net), 2, 30)
+    if ran:
+        net(x)  # the weights are of its graph now
+    else:
+        net.backbone.boundary_shapes(x)  # and here they hold no values
+    stream, frozen = sentio.stream(net), sentio.stream(net, frozen=True)
+    state = other = None
+    for chunk in x.split(stream.hop, 2):
+        want, got = stream.step(chunk, state), frozen.step(chunk, other)
+        state, other = want.state, got.state
+    assert want.valid.all()
+    torch.testing.assert_close(got.output, want.output)
 
 
 @pytest.mark.parametrize("name", ["tiny-cnn", "cnn6"])

@@ -1,5 +1,7 @@
 """Images made here, read back as pixels of one size."""
 
+import io
+import struct
 import sys
 import warnings
 from pathlib import Path
@@ -288,3 +290,28 @@ def test_a_spot_lies_where_the_placement_says(resize, size):
     middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
     (spot,) = frontend.placement(size).points([middle])
     assert np.allclose(spot, np.array([across, down]) / seen.sum(), atol=0.35)
+
+
+def test_a_picture_in_lab_is_converted(tmp_path):
+    cms = pytest.importorskip("PIL.ImageCms")
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:10], pixels[10:] = (200, 30, 60), (20, 120, 240)
+    profiles = cms.createProfile("sRGB"), cms.createProfile("LAB")
+    cms.profileToProfile(Image.fromarray(pixels), *profiles, outputMode="LAB").save(tmp_path / "lab.tif")
+    found, notes = read_picture(tmp_path / "lab.tif")
+    assert notes == ()
+    np.testing.assert_allclose(found.astype(int), pixels, atol=5)
+    assert read_picture(tmp_path / "lab.tif", grey=True)[0].shape == (20, 30, 1)
+
+
+def test_a_box_of_jpeg_2000_that_goes_on_for_petabytes(tmp_path):
+    content = io.BytesIO()
+    try:
+        Image.new("RGB", (30, 20)).save(content, "JPEG2000")
+    except OSError:
+        pytest.skip("this Pillow has no JPEG 2000")
+    before, after = content.getvalue().split(b"jp2h")
+    (tmp_path / "a.jp2").write_bytes(before[:-4] + struct.pack(">I4sQ", 1, b"jp2h", 2**62) + after)
+    for ask in (picture_size, read_picture):
+        with pytest.raises(InputError, match=r"a\.jp2"):
+            ask(tmp_path / "a.jp2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def opened(path: Path) -> Iterator[Decoded]:
     _check_file(path)
     try:
         # RAW is how libsndfile calls whatever it cannot identify in a file with such a suffix.
-        file = None if path.suffix.lower() == ".raw" else soundfile.SoundFile(str(path))
+        file = None if path.suffix.lower() == ".raw" else soundfile.SoundFile(file_name(path))
     except soundfile.LibsndfileError:
         file = None
     if file is not None and file.format == "RAW":
@@ -74,6 +75,11 @@ def opened(path: Path) -> Iterator[Decoded]:
             yield _from_container(path, container)
     else:
         raise InputError(f"{path} is not a sound file that can be read: it is damaged or of another kind")
+
+
+def file_name(path: str | os.PathLike[str]) -> str | bytes:
+    """A path as libsndfile takes it: elsewhere than on Windows a name may be no text, and is bytes."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
 
 
 def describe(error: Exception) -> str:

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from sentio.audio.decoding import Decoded, describe, opened
+from sentio.audio.decoding import Decoded, describe, file_name, opened
 from sentio.core.errors import InputError
 
 Samples = NDArray[np.float32]
@@ -187,7 +187,7 @@ def write(path: AnyPath, samples: Any, rate: int, *, subtype: str | None = None)
         raise InputError(f"Cannot write {path}: its folder does not exist")
     channels = len(sound.samples)
     try:
-        with soundfile.SoundFile(str(path), "w", sound.rate, channels, subtype) as file:
+        with soundfile.SoundFile(file_name(path), "w", sound.rate, channels, subtype) as file:
             # Piece by piece: libsndfile's Vorbis encoder keeps a whole call's samples on the stack.
             for start in range(0, sound.samples.shape[1], 65536):
                 file.write(sound.samples[:, start : start + 65536].T)

@@ -32,6 +32,7 @@ from sentio.cli.options import (
     examples,
 )
 from sentio.cli.simulate import app as simulate
+from sentio.cli.warming import warm_up
 from sentio.core.errors import ConfigError, MissingExtraError, SentioError
 from sentio.core.policy import Deadline
 
@@ -169,7 +170,7 @@ def evaluate(
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Keep only the files of this class; may be repeated."),
+        typer.Option(metavar="NAME", help="Keep only the files of these classes; give it twice or more."),
     ] = None,
     draws: Draws = None,
     runtime: Runtime = None,
@@ -220,6 +221,8 @@ def evaluate(
         notes += found[place].notes
     elif model.card.get("data", {}).get("name") == dataset.name:
         notes.append(f"The model was trained on files of {dataset.name}; --split measures on a test part.")
+    if isinstance(chosen or model.policy, Deadline):
+        model.time_exits()  # a deadline is about this machine
     with Bars() as bars:
         result = run(model, dataset, policy=chosen, by=by, cache=cache, skip_bad=skip_bad, progress=bars)
     result = replace(result, notes=(*notes, *result.notes))
@@ -284,9 +287,7 @@ def predict(
     model = load(artifact, runtime=options.runtime(runtime), threads=threads, provider=provider)
     chosen = options.policy(policy)
     labels = None if only is None else [label.strip() for label in only.split(",")]
-    _warm_up(model)
-    if isinstance(chosen or model.policy, Deadline):
-        model.time_exits()  # a deadline is about this machine
+    warm_up(model, chosen)
     failed = 0
     rows: list[dict[str, Any]] = []
     for file in files:
@@ -424,14 +425,3 @@ app.command(
         "sentio augment scenes --recipe impulse-response --device a --responses microphones --out more",
     )
 )(augment)
-
-
-def _warm_up(model: Any) -> None:
-    """What is loaded at first use is paid for here, so that it is not told as the first recording's time."""
-    import numpy as np
-
-    from sentio.audio.windows import AudioFrontEnd
-
-    if isinstance(model.frontend, AudioFrontEnd):
-        noise = np.random.Generator(np.random.PCG64(0)).normal(0, 0.1, model.frontend.window_samples)
-        model.predict((noise.astype(np.float32), model.frontend.log_mel.rate))

@@ -9,6 +9,7 @@ import typer
 
 from sentio.cli import options, printing
 from sentio.cli.options import Artifact, Json, PolicyText, Provider, Runtime, Threads
+from sentio.cli.warming import warm_up
 
 
 def listen(
@@ -47,17 +48,21 @@ def listen(
     """
     from sentio import load
     from sentio.data.simulate.labels import read_labels
-    from sentio.serve.listening import hear
+    from sentio.serve.listening import check_listening, hear
 
     # Steps are graphs of a box, whatever else is installed.
     chosen = "edge" if in_steps and runtime is None else options.runtime(runtime)
     model = load(artifact, runtime=chosen, threads=threads, provider=provider)
+    way = options.policy(policy)
+    if not in_steps:
+        check_listening(model)
+        warm_up(model, way)
     found = hear(
         model,
         file,
         hop=hop,
         deadline_ms=deadline,
-        policy=options.policy(policy),
+        policy=way,
         truth=None if truth is None else read_labels(truth),
         in_steps=in_steps,
     )

@@ -267,45 +267,53 @@ def write_artifact(path: str | Path, manifest: Manifest, files: Mapping[str, byt
     """Write an artifact whole or not at all; an artifact that is there already is replaced.
 
     Args:
-        path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``.
+        path: a folder, or a file whose name ends in ``.zip`` or ``.sentio``; a link leads to either.
         manifest: its ``files`` are filled in here.
         files: name -> content.
 
     Raises:
         ArtifactError: something else is at that place, or it cannot be written; what was there stays.
     """
-    target = Path(path)
-    check_target(target)
+    target = check_target(path)
     text = _as_text(manifest, files)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             fresh = Path(scratch) / "new"
-            (_write_zip if _is_packed(target) else _write_folder)(fresh, {MANIFEST: text, **files})
+            (_write_zip if _is_packed(Path(path)) else _write_folder)(fresh, {MANIFEST: text, **files})
             _swap(fresh, target, Path(scratch) / "old")
     except OSError as error:
-        raise ArtifactError(f"Artifact {target} could not be written: {error.strerror or error}") from error
-    return target
+        raise ArtifactError(f"Artifact {path} could not be written: {error.strerror or error}") from error
+    return Path(path)
 
 
-def check_target(path: str | Path) -> None:
+def check_target(path: str | Path) -> Path:
     """An artifact may be written here: there is nothing, an empty folder, or an artifact and nothing else.
 
     For callers with long work ahead of the writing.
 
+    Returns:
+        where it goes, links followed.
+
     Raises:
         ArtifactError: something else is there, which would be lost.
     """
-    target = Path(path)
     try:
-        _check_target(target, _is_packed(target))
-    except OSError as error:
-        raise ArtifactError(f"Artifact {target} could not be written: {error.strerror or error}") from error
+        target = Path(path).resolve()
+        _check_target(Path(path), _is_packed(Path(path)))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ArtifactError(f"Artifact {path} could not be written: {reason}") from error
+    return target
 
 
 def _check_target(target: Path, packed: bool) -> None:
     if not target.exists():
         return
+    if Path.cwd().is_relative_to(target.resolve()):
+        raise ArtifactError(
+            f"{target} is the folder that this runs in, which cannot be replaced; name a folder in it"
+        )
     if target.is_dir() == packed:
         kinds = ("folder", "file") if packed else ("file", "folder")
         raise ArtifactError(f"{target} is a {kinds[0]}, not a {kinds[1]} to write to; choose another place")

@@ -156,8 +156,9 @@ class Model:
         """Answer about features, batch first.
 
         Args:
-            inputs: array of the network's input shape with a batch axis in front, or named arrays; computed
-                in float32. Where the front end is one of images, uint8 is pixels, which it standardises.
+            inputs: array or tensor of the network's input shape with a batch axis in front, or several by
+                name; computed in float32, or in what else the network's weights are. Where the front end is
+                one of images, uint8 is pixels, which it standardises.
             policy: instead of the model's own.
 
         Raises:
@@ -266,7 +267,7 @@ class Model:
         return self._stream.step(x, state, policy or self.policy)
 
     def time_exits(self, *, repeats: int = 10) -> ExitCosts:
-        """Measure the milliseconds to each exit on this machine, for one sample of noise.
+        """Measure the milliseconds of a whole answer from each exit on this machine, for a sample of noise.
 
         The model goes by them from then on, so that a deadline is about the machine it runs on.
 
@@ -283,7 +284,14 @@ class Model:
         noise = {
             name: generator.standard_normal((1, *shape), dtype=np.float32) for name, shape in shapes.items()
         }
-        self.costs = timed_costs(self.row, noise, self.costs, repeats=repeats)
+        self.costs = timed_costs(
+            self.row,
+            noise,
+            self.costs,
+            repeats=repeats,
+            task=self.task,
+            temperatures=self.temperatures,
+        )
         return self.costs
 
     def outputs(
@@ -311,6 +319,7 @@ class Model:
     def _checked(self, inputs: Any) -> dict[str, Any]:
         """The inputs by name; arrays of numpy as float32."""
         arrays = dict(inputs) if isinstance(inputs, Mapping) else {MAIN: inputs}
+        arrays = {name: _array_of_whole_numbers(given) for name, given in arrays.items()}
         wanted = self.input_shapes
         several = len(wanted) > 1
         if wanted and arrays.keys() != wanted.keys():
@@ -344,3 +353,10 @@ class Model:
         if not np.isfinite(values).all():
             raise InputError(f"Input {name!r} of model {self.name!r} holds NaN or infinite values")
         return values
+
+
+def _array_of_whole_numbers(given: Any) -> Any:
+    """A tensor of anything but floats as an array, so that pixels are met as pixels; all else as it is."""
+    if hasattr(given, "detach") and not given.is_floating_point():
+        return given.detach().cpu().numpy()
+    return given

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sentio.core.anytime import FINAL, Boundary, ExitPoint
-from sentio.core.confidence import MAX_PROBABILITY, classifier_confidence
+from sentio.core.confidence import classifier_confidence
 from sentio.core.errors import SentioError
 from sentio.core.features import FrontEnd
 from sentio.core.multi_exit import MultiExit
-from sentio.core.policy import ExitCosts, Fixed, Mask, Memory
+from sentio.core.policy import Fixed
 from sentio.core.staged import evaluating
+from sentio.core.timing import Watch
 
 
 def row_times(
@@ -61,7 +61,7 @@ def _row_lap(net: MultiExit, inputs: Boundary) -> list[float]:
 
 def _answer_lap(net: MultiExit, inputs: Boundary) -> list[float]:
     """Milliseconds until each exit's answer is given back; empty if the network has none to give."""
-    watch = _Watch()
+    watch = Watch()
     try:
         answers, ms = _timed(net.predict, inputs, watch)
     except (SentioError, KeyError):
@@ -80,30 +80,6 @@ def _sums(net: MultiExit, laps: list[float]) -> list[float]:
             total = next(sums)
             found.append(total)
     return [*found, total]
-
-
-class _Watch:
-    """A policy that lets nobody leave early and takes down when it was asked."""
-
-    measure = MAX_PROBABILITY
-
-    def __init__(self) -> None:
-        self.elapsed: list[float] = []
-
-    def evaluates(self, exit: str) -> bool:
-        return True
-
-    def decide(
-        self,
-        confidence: NDArray[np.floating[Any]] | None,
-        prediction: NDArray[Any] | None,
-        exit: str,
-        costs: ExitCosts | None,
-        elapsed: float,
-        memory: Memory,
-    ) -> tuple[Mask, Memory]:
-        self.elapsed.append(elapsed)
-        return Fixed(FINAL).decide(confidence, prediction, exit, costs, elapsed, memory)
 
 
 def _answer_at(net: MultiExit, point: ExitPoint, tensors: list[Tensor]) -> None:

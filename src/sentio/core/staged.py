@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -119,7 +120,7 @@ class Staged(nn.Module):
         return found
 
     def example(self, batch: int = 1, *, seed: int = 0) -> Any:
-        """A random input of the network's own shape, float32 standard normal.
+        """A random input of the network's own shape, standard normal, of the type of its weights.
 
         Raises:
             StageError: the network does not know its input shape.
@@ -127,9 +128,10 @@ class Staged(nn.Module):
         if not self.input_shapes:
             raise StageError("This network does not know its input shape; pass an example input")
         generator = torch.Generator().manual_seed(seed)
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
         return as_value(
             {
-                name: torch.randn(batch, *shape, generator=generator)
+                name: torch.randn(batch, *shape, generator=generator).to(dtype)
                 for name, shape in self.input_shapes.items()
             }
         )
@@ -197,6 +199,20 @@ def reset_classifier(net: Staged, classes: int) -> Staged:
 def stage_key(name: str) -> str:
     """A stage's name as a module's: PyTorch allows no dots there."""
     return name.replace(".", "__")
+
+
+def copied(net: nn.Module) -> Any:
+    """A copy of a network that shares nothing with it.
+
+    Pruned ones too, and those with the older norms of weights: what their hooks make at each call out of
+    parameters is no leaf, which PyTorch does not copy.
+    """
+    made: dict[int, Any] = {}
+    for module in net.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                made[id(value)] = value.detach().clone()
+    return copy.deepcopy(net, made)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from sentio.core import registry
 from sentio.core.artifact import (
@@ -24,12 +25,12 @@ from sentio.core.artifact import (
     NetworkFacts,
     write_artifact,
 )
-from sentio.core.errors import ArtifactError, ConfigError, SentioError
+from sentio.core.errors import ArtifactError, ConfigError, SentioError, UnknownNameError
 from sentio.core.manifest import StreamFacts
 from sentio.core.model import Model
 from sentio.core.multi_exit import ExitSpec, MultiExit
-from sentio.core.policy import policy_to_dict
-from sentio.core.staged import Staged, create_network
+from sentio.core.policy import check_exits, policy_to_dict
+from sentio.core.staged import Staged, copied, create_network
 from sentio.core.torch_row import TorchRow
 
 Storage = Literal["float32", "float16"]
@@ -62,12 +63,15 @@ def save(
 
     Raises:
         ArtifactError: it cannot be written there.
-        ConfigError: the model has no PyTorch network, or the network does not know its input shape; a
-            parameter is too large for float16; no such dtype.
+        ConfigError: the model has no PyTorch network, or the network does not know its input shape, or it
+            makes weights of others, as a pruned one does; a parameter is too large for float16; no such
+            dtype.
     """
     if dtype not in get_args(Storage):
         raise ConfigError(f"Weights are stored as {' or '.join(get_args(Storage))}, got {dtype!r}")
     net: MultiExit = model.network
+    if weights:
+        check_plain_weights(model)
     entries, files = graphs or ({}, {})
     stored: dict[str, Any] = {"storage": dtype, "version": 2} if weights and dtype == "float16" else {}
     if stream is not None:
@@ -86,13 +90,32 @@ def save(
     return write_artifact(path, manifest, {WEIGHTS: save_tensors(state), **files})
 
 
+def check_plain_weights(model: Model) -> None:
+    """Registered networks are built again with plain weights, into which others could not be loaded.
+
+    Raises:
+        ConfigError: a layer of such a network makes its weights of others at each call.
+    """
+    if not (model.network.backbone.spec or {}).get("network"):
+        return
+    for name, module in model.network.named_modules():
+        made = {key for key, value in vars(module).items() if isinstance(value, Tensor)}
+        olds = {key.rpartition("_")[0] for key in module._parameters}
+        if made & olds or parametrize.is_parametrized(module):
+            raise ConfigError(
+                f"Layer {name!r} of model {model.name!r} makes its weights of others, as pruning does; make "
+                "them its own first, with prune.remove or remove_parametrizations of torch.nn.utils, or save "
+                "without weights for PyTorch (weights=False)"
+            )
+
+
 def rounded(model: Model) -> Model:
     """The model as it comes back from an artifact with ``dtype="float16"``; the given one is not changed.
 
     Raises:
         ConfigError: a parameter is too large for float16.
     """
-    net: MultiExit = copy.deepcopy(model.network)
+    net: MultiExit = copied(model.network)
     net.load_state_dict(_halved(net), strict=False)
     twin = copy.copy(model)
     twin.row = TorchRow(net)
@@ -122,7 +145,8 @@ def describe(model: Model) -> Manifest:
     """A model's manifest, without its files.
 
     Raises:
-        ConfigError: the network does not know its input shape, or the policy is not one of this library's.
+        ConfigError: the network does not know its input shape, the policy is not one of this library's, or
+            the policy, a temperature or a cost names no exit of the network.
     """
     from sentio import __version__
 
@@ -130,6 +154,10 @@ def describe(model: Model) -> Manifest:
     backbone = net.backbone
     spec = backbone.spec or {}
     frontend, costs = model.frontend, model.costs
+    check_exits(model.policy, net.exit_names)
+    for name in (*model.temperatures, *(() if costs is None else costs.names)):
+        if name not in net.exit_names:
+            raise UnknownNameError("exit", name, net.exit_names)
     return Manifest(
         sentio=__version__,
         name=model.name,
@@ -190,7 +218,8 @@ def open_row(files: ArtifactFiles, *, network: Any = None) -> TorchRow:
     """
     if not files.has(WEIGHTS):
         raise ArtifactError(
-            f"Artifact {files.path} holds no weights for PyTorch; load it with runtime='edge'"
+            f"Artifact {files.path} holds no weights for PyTorch; load it with runtime='edge' "
+            "(--runtime edge), and train or export the model that it was made of"
         )
     net = _rebuild(files) if network is None else network
     if isinstance(net, Staged):

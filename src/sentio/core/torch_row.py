@@ -18,6 +18,7 @@ from sentio.core.staged import Shape, Staged
 class TorchRow:
     """Runs a network in eval mode and without gradients; takes numpy arrays or tensors.
 
+    Floats become what the network's weights are, so that one in half or double precision answers too.
     Safe to use from several threads: nothing is kept between calls.
 
     Args:
@@ -50,9 +51,11 @@ class TorchRow:
             self.net.eval()
         first = _first_parameter(self.net)
         device = torch.device("cpu") if first is None else first.device
+        # A network whose first weights are whole numbers, as quantised ones are, still takes floats.
+        dtype = first.dtype if first is not None and first.is_floating_point() else torch.float32
         if isinstance(inputs, Mapping):
-            return {name: _tensor(value, device) for name, value in inputs.items()}
-        return {MAIN: _tensor(inputs, device)}
+            return {name: _tensor(value, device, dtype) for name, value in inputs.items()}
+        return {MAIN: _tensor(inputs, device, dtype)}
 
     def run_stage(self, name: str, boundary: Boundary) -> Boundary:
         with torch.inference_mode():
@@ -88,8 +91,10 @@ def _first_parameter(module: nn.Module) -> nn.Parameter | None:
     return None
 
 
-def _tensor(value: Any, device: torch.device) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    # PyTorch takes no array that is read-only or runs backwards.
-    return torch.from_numpy(np.require(value, requirements=["C", "W"])).to(device)
+def _tensor(value: Any, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor beside the weights, and where it holds floats, of their type."""
+    if not isinstance(value, torch.Tensor):
+        # PyTorch takes no array that is read-only or runs backwards.
+        value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+    found: torch.Tensor = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+    return found

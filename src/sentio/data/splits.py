@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
 from sentio.data.dataset import Dataset, choose_protocol, listed
 
 Indices = NDArray[np.intp]
@@ -63,7 +63,7 @@ def splits(dataset: Dataset, protocol: str | None = None, seed: int = 0) -> list
         seed: for the random choices.
 
     Raises:
-        ConfigError: the data has no such protocol.
+        ConfigError: the data has no such protocol, or the seed is below 0.
         InputError: there is too little data, or too few groups, to divide.
     """
     own = originals(dataset)
@@ -261,6 +261,8 @@ def _split(
 
 
 def _generator(seed: int) -> np.random.Generator:
+    if seed < 0:
+        raise ConfigError(f"A seed is a whole number from 0, got {seed}")
     # Named, since NumPy's default generator may change.
     return np.random.Generator(np.random.PCG64(seed))
 

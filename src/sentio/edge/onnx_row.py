@@ -62,7 +62,7 @@ class OnnxRow:
 
     def start(self, inputs: Any) -> Boundary:
         arrays = inputs if isinstance(inputs, Mapping) else {MAIN: inputs}
-        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return {name: np.ascontiguousarray(_array(array)) for name, array in arrays.items()}
 
     def run_stage(self, name: str, boundary: Boundary) -> Boundary:
         facts = self._graphs[STAGE + name][1]
@@ -155,6 +155,12 @@ class OnnxRow:
     def _gives_numbers(self, session: Session, name: str) -> None:
         if session.given_types[name] != "tensor(float)":
             raise session.damaged(f"gives {session.given_types[name]} where tensor(float) is expected")
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """An array; a tensor of PyTorch as float32, which graphs take."""
+    found: NDArray[Any] = value.detach().cpu().float().numpy() if hasattr(value, "detach") else value
+    return found
 
 
 def open_row(

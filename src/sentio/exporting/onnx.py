@@ -28,7 +28,7 @@ from sentio.core.multi_exit import MultiExit
 from sentio.core.onnx_exporter import check_exporter, plain_name, reason, to_program
 from sentio.core.policy import Fixed
 from sentio.core.staged import as_boundary, as_value, evaluating
-from sentio.core.torch_artifact import Storage, known_shapes, rounded, save
+from sentio.core.torch_artifact import Storage, check_plain_weights, known_shapes, rounded, save
 from sentio.exporting.front_end_graph import front_end_graph
 from sentio.exporting.half_precision import store_as_float16
 from sentio.exporting.int8_figures import POINT, Parts, difference, divide, figures, refitted, sensitivity
@@ -93,7 +93,8 @@ def export(
 
     Raises:
         MissingExtraError: the exporter is not installed.
-        ConfigError: a stage or step cannot be exported or quantised (names it), its graph disagrees with
+        ConfigError: the network is in half or double precision, or makes weights of others while they are to
+            be kept; a stage or step cannot be exported or quantised (names it), its graph disagrees with
             PyTorch, the input's shape is not known, a parameter is too large for float16, the front end has
             no graph, the stream is of another network, or int8 is asked for together with a stream.
         InputError: the data for int8 cannot be used.
@@ -103,6 +104,9 @@ def export(
 
     check_target(path)
     shapes = known_shapes(model)
+    _check_precision(model)
+    if weights and int8 is None:
+        check_plain_weights(model)
     if stream is not None and (not hasattr(stream, "graphs") or stream.net is not model.network):
         raise ConfigError(
             f"The stream is not of the network of model {model.name!r}; make it with "
@@ -199,6 +203,21 @@ def _in_int8(
 
 def _as_it_is(graph: bytes) -> bytes:
     return graph
+
+
+def _check_precision(model: Model) -> None:
+    """Graphs compute in float32, and so must the network that they are compared with.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for name, parameter in model.network.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"Graphs compute in float32, and parameter {name!r} of model {model.name!r} is {kind}; call "
+                "model.network.float() first, and export with dtype='float16' for a box of half the bytes"
+            )
 
 
 def export_graphs(

@@ -96,6 +96,8 @@ class Int8:
             raise ConfigError(f"Ranges are found by one of: {known}; got {self.method!r}")
         if self.windows < 1:
             raise ConfigError(f"Calibration needs at least one window, got {self.windows}")
+        if self.seed < 0:
+            raise ConfigError(f"A seed is a whole number from 0, got {self.seed}")
         unknown = [layer for layer in self.float_layers if layer not in LAYERS]
         if unknown:
             raise ConfigError(

@@ -31,7 +31,8 @@ class FrozenGraphConv(nn.Module):
         self.shortcut = isinstance(conv.shortcut, nn.Identity)
         if not self.shortcut:
             aside = nn.Conv2d(1, 1, 1)
-            aside.weight, aside.bias = conv.shortcut[0].weight, conv.shortcut[0].bias
+            aside.weight = nn.Parameter(conv.shortcut[0].weight.detach())
+            aside.bias = nn.Parameter(conv.shortcut[0].bias.detach())
             fold(aside, *scale_and_shift(conv.shortcut[1]))
             weight = nn.Parameter(torch.cat((weight, aside.weight.flatten(1).unsqueeze(1)), 1))
             bias = nn.Parameter(bias + aside.bias)

@@ -149,11 +149,17 @@ def _plain(module: Any) -> Any:
     """A copy of a convolution with weights that can be set.
 
     A parametrised one would make others of them, and taking that from a copy takes it from the original too,
-    since they share a class.
+    since they share a class. So would the hooks of ``torch.nn.utils.prune`` and the older ``weight_norm``,
+    which keep a weight that is no parameter; they are asked for it once.
     """
-    if not parametrize.is_parametrized(module):
+    m, kind = module, type(module)
+    if parametrize.is_parametrized(module):
+        kind = kind.__bases__[0]
+    elif {"weight", "bias"} <= module._parameters.keys():
         return copy.deepcopy(module)
-    m, kind = module, type(module).__bases__[0]
+    else:
+        for hook in module._forward_pre_hooks.values():
+            hook(module, ())
     options = (m.stride, m.padding, m.dilation, m.groups, m.bias is not None, m.padding_mode)
     plain = kind(m.in_channels, m.out_channels, m.kernel_size, *options)
     plain.weight = nn.Parameter(m.weight.detach().clone(), requires_grad=False)

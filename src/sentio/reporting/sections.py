@@ -203,7 +203,7 @@ def listened(listening: Listening, exit_names: Sequence[str]) -> str:
         (
             f"{factor:.2g}",
             "real-time factor",
-            f"{1 / factor:.0f} times as fast as the sound",
+            f"{1 / factor:.{0 if factor < 0.105 else 1}f} times as fast as the sound",
         ),
         (seconds(listening.seconds), "of sound", f"{_things(len(listening.windows), 'window')}"),
     ]

@@ -23,7 +23,16 @@ from sentio.audio.spectrogram import spectrogram
 from sentio.audio.windows import AudioFrontEnd
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
-from sentio.core.policy import Combine, Deadline, ExitCosts, Mask, Memory, Policy, combine_of
+from sentio.core.policy import (
+    Combine,
+    Deadline,
+    ExitCosts,
+    Mask,
+    Memory,
+    Policy,
+    check_exits,
+    combine_of,
+)
 from sentio.core.prediction import Label
 from sentio.core.timing import timed_costs
 from sentio.data.simulate.labels import Event
@@ -146,7 +155,7 @@ def listen(
 
     The deadline is for features and network together: what the features have used up is taken from the
     network's share, which leaves at the exit that can still be reached. How long each exit takes is measured
-    here, on this machine and runtime, before the first window. A window is answered by the first exit even
+    here, on this machine and runtime, before anything is read. A window is answered by the first exit even
     where the deadline has passed, and says so.
 
     Args:
@@ -162,11 +171,16 @@ def listen(
         shorter than a window is padded with silence.
 
     Raises:
-        ConfigError: the model counts, or has no front end for sound; a hop or a deadline that is not above 0.
+        ConfigError: the model counts, or has no front end for sound; a hop or a deadline that is not above 0;
+            the policy names no exit of the model.
         InputError: the sound cannot be read, or blocks have another rate or several channels.
     """
     frontend = check_listening(model, hop=hop, deadline_ms=deadline_ms)
-    return _answers(model, frontend, source, hop or frontend.window, deadline_ms, policy or model.policy)
+    chosen = policy or model.policy
+    # Behind a deadline an exit that does not exist would be one that is never reached.
+    check_exits(chosen, model.row.exit_names)
+    costs = None if deadline_ms is None else _measured(model, frontend)
+    return _answers(model, frontend, source, hop or frontend.window, deadline_ms, chosen, costs)
 
 
 def check_listening(model: Model, **above_0: float | None) -> AudioFrontEnd:
@@ -313,9 +327,9 @@ def _answers(
     hop: float,
     deadline_ms: float | None,
     policy: Policy,
+    costs: ExitCosts | None,
 ) -> Iterator[Heard]:
     rate = frontend.features.rate
-    costs = None if deadline_ms is None else _measured(model, frontend)
     for start, samples in _windows(source, frontend, max(1, round(hop * rate))):
         begun = perf_counter()
         prepared = frontend.prepare((samples, rate))
@@ -373,7 +387,14 @@ def _measured(model: Model, frontend: AudioFrontEnd) -> ExitCosts:
     generator = np.random.Generator(np.random.PCG64(0))
     samples = generator.normal(0, 0.1, frontend.window_samples).astype(np.float32)
     inputs = frontend.prepare((samples, frontend.features.rate)).inputs
-    return timed_costs(model.row, inputs, model.costs, repeats=MEASURED)
+    return timed_costs(
+        model.row,
+        inputs,
+        model.costs,
+        repeats=MEASURED,
+        task=model.task,
+        temperatures=model.temperatures,
+    )
 
 
 def _segments(windows: Sequence[Heard]) -> Iterator[Segment]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sentio.audio.io import Sound, blocks
 from sentio.audio.windows import SILENT_PEAK
 from sentio.core.model import Model
-from sentio.core.policy import Deadline, ExitCosts, Fixed, Policy
+from sentio.core.policy import Deadline, ExitCosts, Fixed, Policy, check_exits
 from sentio.core.sample_stream import SampleStream
 from sentio.core.timing import WARMING
 from sentio.serve.listening import MEASURED, ByDeadline, Heard, check_block, check_listening
@@ -40,19 +40,26 @@ def listen_in_steps(
         model: of such a box, with a front end that makes frames of samples as they come.
         source: as for `sentio.serve.listening.listen`.
         deadline_ms: milliseconds from a step's last sample to its answer; how long a step takes to each exit
-            is measured before the first.
+            is measured before anything is read.
         policy: leaves earlier than the deadline asks for; by default the model's own.
 
     Yields:
         one answer for each step.
 
     Raises:
-        ConfigError: the model has no such front end or no steps, or a deadline that is not above 0.
+        ConfigError: the model has no such front end or no steps, a deadline that is not above 0, or the
+            policy names no exit of the steps.
         InputError: the sound cannot be read, or blocks have another rate or several channels.
     """
     frontend = check_listening(model, deadline_ms=deadline_ms)
-    stream = model.stream(policy=policy, samples=True)
-    return _answers(model, stream, source, deadline_ms, policy or model.policy, frontend.window_samples)
+    chosen = policy or model.policy
+    stream = model.stream(policy=chosen, samples=True)
+    check_exits(chosen, stream.exit_names)
+    if deadline_ms is not None:
+        costs, frames_ms = timed_steps(stream)
+        # Even a hundredth of a millisecond that is left asks for the first exit.
+        chosen = ByDeadline(chosen, Deadline(max(deadline_ms - frames_ms, 0.01)), costs)
+    return _answers(model, stream, source, deadline_ms, chosen, frontend.window_samples)
 
 
 def _answers(
@@ -64,10 +71,6 @@ def _answers(
     window: int,
 ) -> Iterator[Heard]:
     rate, hop, silence = stream.rate, stream.hop, model.task.silence()
-    if deadline_ms is not None:
-        costs, frames_ms = timed_steps(stream)
-        # Even a hundredth of a millisecond that is left asks for the first exit.
-        policy = ByDeadline(policy, Deadline(max(deadline_ms - frames_ms, 0.01)), costs)
     peaks: deque[float] = deque(maxlen=ceil(window / hop))
     state = None
     for step, samples in enumerate(_hops(source, rate, hop)):

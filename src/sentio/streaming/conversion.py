@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from sentio.core.anytime import MAIN
 from sentio.core.counting import Count, count
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
-from sentio.core.staged import Staged
+from sentio.core.staged import Staged, copied
 from sentio.core.stepping import STEPS, CatchUp
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
 from sentio.nn.streaming_frozen import freeze, runs_alike
@@ -104,7 +103,7 @@ def stream(
     if isinstance(net, MultiExit):
         return exit_stream(net, flow, hop, catch_up, shape, squeeze=squeeze, chosen=chosen, frozen=frozen)
     if frozen:
-        net = copy.deepcopy(net).eval()
+        net = copied(net).eval()
     plan = Plan(net, 1, squeeze=squeeze, chosen=chosen)
     plan.run(net, flow)
     hop = fitting_hop(hop, plan)

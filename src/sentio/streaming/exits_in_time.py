@@ -8,7 +8,6 @@ steps that reach it, which is cheaper and another network than was trained.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, isinf, lcm
@@ -25,6 +24,7 @@ from sentio.core.errors import ConfigError, InputError
 from sentio.core.manifest import StreamFacts
 from sentio.core.multi_exit import MultiExit
 from sentio.core.policy import ExitCosts, Policy
+from sentio.core.staged import copied
 from sentio.core.stepping import QUEUE, STEPS, Answered, CatchUp, Ran, own_key, step_with_exits
 from sentio.core.task import Task
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State
@@ -317,7 +317,7 @@ def exit_stream(
     if flow.axis is None or flow.ndim is None:
         raise ConfigError("The network does not know its input's shape; pass example=, an input")
     if frozen:
-        net = copy.deepcopy(net).eval()
+        net = copied(net).eval()
     first = Plan(net, 1, squeeze=squeeze, chosen=chosen)
     _planned_parts(net, flow, [first] * len(net.exit_points))
     hop = fitting_hop(hop, first)

@@ -17,7 +17,7 @@ from sentio.core.calling import read_example
 from sentio.core.errors import StageError
 from sentio.core.graph import Captured, capture
 from sentio.core.multi_exit import MultiExit
-from sentio.core.staged import Staged
+from sentio.core.staged import Staged, copied
 from sentio.nn.normalisation import ChannelAffine
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -64,7 +64,7 @@ def fold_batch_norm(net: Net, example: Any = None) -> Net:
             layer of PyTorch's; or no graph of the network can be made.
     """
     # The graph is made through this wrapper, so names of modules in it begin with "net.".
-    whole = _Readable(copy.deepcopy(net)).eval()
+    whole = _Readable(copied(net)).eval()
     captured = _captured(whole, example)
     replaced: dict[nn.Module, nn.Module] = {}
     for node in _operations(captured):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +21,7 @@ from sentio.core.loading import load
 from sentio.core.model import Model
 from sentio.core.multi_exit import MultiExit
 from sentio.core.shelf import find_artifact
-from sentio.core.staged import Staged
+from sentio.core.staged import Staged, copied
 from sentio.core.task import Task
 from sentio.techniques.objective import Setting
 
@@ -95,9 +94,9 @@ class Teacher:
                 model = load(source, runtime="torch")
                 net: Any = model.network
             elif isinstance(source, Model):
-                model, net = source, copy.deepcopy(source.network)
+                model, net = source, copied(source.network)
             else:
-                net = copy.deepcopy(source)
+                net = copied(source)
             self._net = _multi_exit(net).eval().requires_grad_(False)
             if model is not None:
                 self._order = _order(self.name, model.task, setting.task)

@@ -16,6 +16,8 @@ from sentio.core.errors import InputError, MissingExtraError
 Pixels = NDArray[np.uint8]
 #: Pillow's modes of more than eight bits
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+#: what decoders raise on damaged files, such as one that says it goes on for petabytes
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, MemoryError)
 
 
 def read_picture(path: str | PathLike[str], *, grey: bool = False) -> tuple[Pixels, tuple[str, ...]]:
@@ -62,8 +64,7 @@ def read_picture(path: str | PathLike[str], *, grey: bool = False) -> tuple[Pixe
             raise InputError(f"{shown} is no image that can be read; convert it to PNG or JPEG") from error
         except image_module.DecompressionBombError as error:
             raise InputError(f"{shown} has too many pixels ({error}); scale it down") from error
-        # Decoders raise what they like on damaged files.
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
+        except _DAMAGED as error:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise InputError(f"{shown} is damaged ({reason}); copy or download the image again") from error
     return pixels, tuple(notes)
@@ -88,7 +89,7 @@ def picture_size(path: str | PathLike[str]) -> tuple[int, int]:
                 return (width, height) if image.getexif().get(274, 1) >= 5 else (height, width)
     except image_module.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels ({error}); scale it down") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path} is no image that can be read; convert it to PNG or JPEG") from error
 
 
@@ -96,6 +97,8 @@ def _converted(module: Any, image: Any, grey: bool, shown: Path, notes: list[str
     if image.mode in DEEP:
         image = module.fromarray(_eight_bits(np.asarray(image), shown))
         notes.append(f"{shown} has 16 bits per pixel; the upper 8 are used")
+    if image.mode == "LAB":
+        image = _from_lab(image, shown)
     if image.mode == "CMYK":
         notes.append(f"{shown} is in the colours of a printer (CMYK); they are converted without a profile")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -106,6 +109,19 @@ def _converted(module: Any, image: Any, grey: bool, shown: Path, notes: list[str
         image = module.alpha_composite(ground, layered)
     found = np.asarray(image.convert("L" if grey else "RGB"))
     return np.ascontiguousarray(found[:, :, None] if grey else found)
+
+
+def _from_lab(image: Any, shown: Path) -> Any:
+    """A picture in CIE L*a*b* as RGB, which Pillow converts through colour profiles only."""
+    from PIL import ImageCms
+
+    try:
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    except (ImportError, ImageCms.PyCMSError) as error:
+        raise InputError(
+            f"{shown} is in the colours L*a*b*, which Pillow cannot convert here ({error}); convert it to RGB"
+        ) from error
 
 
 def _eight_bits(values: NDArray[Any], shown: Path) -> Pixels:
