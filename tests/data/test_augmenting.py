@@ -99,6 +99,18 @@ def test_every_recording_of_a_place_is_cut_again(tmp_path):
             assert first[:4] == second[:4] and int(second[4]) == int(first[4]) + 1
 
 
+def test_published_parts_outlive_the_augmentation(tmp_path):
+    tau = write_tau(tmp_path / "tau", "paris-1")
+    augment_data(tau, tmp_path / "out", "data-hunger", processes=1)
+    before, after = open_data(tau), open_data(tmp_path / "out")
+    assert (after.protocols, after.protocol) == (("official", "folds", "random"), "official")
+    (wanted,), (found,) = splits(before), splits(after)
+    for part in ("validation", "test"):
+        named = {before.items[place].name for place in getattr(wanted, part)}
+        assert {after.items[place].name for place in getattr(found, part)} == named
+    assert len(found.train) == 6 * len(wanted.train)
+
+
 def test_data_hunger_writes_six_files_for_each_clip(scenes, tmp_path):
     found = augment_data(scenes, tmp_path / "out", "data-hunger", processes=1)
     assert found.files == {"original": 80, **dict.fromkeys(FIVE, 80)}
