@@ -123,10 +123,12 @@ def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
             if not any(cells):
                 continue
             if columns is None:
-                columns = [cell.lower() for cell in cells]
+                columns = [cell.lower() for cell in _without_empty_end(cells)]
                 if len(set(columns)) < len(columns):
                     raise InputError(f"{shown} names a column twice (found: {listed(columns)}); rename one")
                 continue
+            # Spreadsheets go on with empty cells as far as any line ever did.
+            cells = cells[: len(columns)] + _without_empty_end(cells[len(columns) :])
             if len(cells) != len(columns):
                 raise InputError(
                     f"{shown} line {reader.line_num} has {len(cells)} cells where the header has "
@@ -141,6 +143,12 @@ def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
             "and a line per file"
         )
     return rows
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def check_columns(rows: Sequence[Row], columns: Sequence[str], shown: Path) -> None:
