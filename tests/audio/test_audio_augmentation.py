@@ -140,6 +140,17 @@ def test_mixup_repeats_with_a_seed_and_alpha_0_changes_nothing() -> None:
     assert torch.equal(same, x) and torch.equal(hard, targets())
 
 
+@pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask, frequency_shift, gain])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_whole_numbers_are_refused(change: Callable[..., torch.Tensor], dtype: torch.dtype) -> None:
+    # Drawn weights and gains would be rounded to 0, and nobody would see it.
+    x = torch.randint(0, 200, (4, 1, 8, 6)).to(dtype)
+    with pytest.raises(InputError, match="A batch that is augmented holds floats, got torch"):
+        change(x, 0.5, seeded())
+    with pytest.raises(InputError, match="A batch that is augmented holds floats, got torch"):
+        mixup(x, torch.eye(4), 0.3, seeded())
+
+
 def test_mixup_refuses_what_does_not_fit() -> None:
     with pytest.raises(ConfigError, match=r"alpha must be a number of at least 0, got -1\.0"):
         mixup(batch(), targets(), -1.0, seeded())

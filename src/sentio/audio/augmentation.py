@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from sentio.audio.augmentation_mixing import FREQUENCY, TIME, freq_mixstyle, mixstyle, mixup
+from sentio.audio.augmentation_mixing import FREQUENCY, TIME, check_floats, freq_mixstyle, mixstyle, mixup
 from sentio.audio.augmentation_warp import warp
 from sentio.core.errors import ConfigError, InputError
 
@@ -45,7 +45,7 @@ def time_roll(x: Tensor, max_fraction: float, generator: Generator | None = None
         generator: source of the shifts.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the share is not in 0..1.
     """
     frames = _size(x, TIME)
@@ -67,7 +67,7 @@ def frequency_shift(x: Tensor, max_fraction: float, generator: Generator | None 
         generator: source of the shifts.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the share is not in 0..1.
     """
     bands = _size(x, FREQUENCY)
@@ -86,7 +86,7 @@ def gain(x: Tensor, most: float, generator: Generator | None = None) -> Tensor:
         generator: source of the changes.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: ``most`` is negative or not finite.
     """
     _size(x, TIME)
@@ -120,7 +120,7 @@ def time_mask(
         exclusive: leave out the widest width, so that spans are one frame shorter at most.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the share is not in 0..1, the count is negative, or there is no such fill.
     """
     return _masked(x, TIME, max_fraction, generator, count, fill, exclusive)
@@ -160,7 +160,7 @@ def random_erasing(
         fill: as for `time_mask`; "region" is each channel's mean over the rectangle.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: a share is not in 0..1, or there is no such fill.
     """
     sides = [math.floor(_share(max_fraction) * _size(x, axis)) for axis in (TIME, FREQUENCY)]
@@ -223,6 +223,7 @@ def _filled(x: Tensor, hidden: Tensor, constant: Tensor | None) -> Tensor:
 def _size(x: Tensor, axis: int) -> int:
     if x.ndim != 4:
         raise InputError(f"Features are (batch, channel, time, frequency), got shape {tuple(x.shape)}")
+    check_floats(x)
     return x.shape[axis]
 
 
