@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +112,16 @@ def standardisation_problem(mean: Any, std: Any, bands: int) -> str | None:
         if not all(is_number(entry) and (name == "mean" or entry > 0) for entry in entries):
             return f"{name} must hold finite numbers{'' if name == 'mean' else ' above 0'}"
     return None
+
+
+def make_plain(settings: Any) -> None:
+    """Turn numpy's numbers, such as a measured mean, into Python's and a list of means into a tuple."""
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(settings, entry.name, value.item())
+        elif isinstance(value, list | np.ndarray) and entry.name in ("mean", "std"):
+            object.__setattr__(settings, entry.name, tuple(float(number) for number in value))
 
 
 def is_number(value: Any) -> bool:
