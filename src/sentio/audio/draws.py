@@ -49,7 +49,7 @@ class Draws:
     def apply(self, x: NDArray[Any]) -> NDArray[Any]:
         """All draws of each sample.
 
-        A masked entry gets its sample's mean, as in training (`sentio.audio.augmentation`).
+        A masked entry gets its sample's mean, the default in training too (`sentio.audio.augmentation`).
 
         Args:
             x: ``(batch, channel, time, frequency)``; it is not changed.
@@ -115,7 +115,9 @@ def with_draws(model: Model, draws: Draws) -> Model:
 
 
 def draws_of_training(model: Model, count: int, *, seed: int = 0) -> Draws:
-    """Draws as wide as those that a model was trained with, by its card.
+    """Draws as wide and as many masks as those that a model was trained with, by its card.
+
+    Of the numbers of masks in time and in frequency it is the larger for both.
 
     Raises:
         ConfigError: it was trained without masks and rolls, or its card does not say.
@@ -131,7 +133,9 @@ def draws_of_training(model: Model, count: int, *, seed: int = 0) -> Draws:
             f"Model {model.name!r} was not trained with masks or rolls, so its answers cannot be averaged "
             "over them; in Python sentio.audio.draws takes any widths"
         )
-    return Draws(count, seed=seed, **widths)
+    many = [change.get(f"{name}s", 1) for name in ("time_mask", "frequency_mask") if name in widths]
+    masks = max((number for number in many if isinstance(number, int) and number > 0), default=1)
+    return Draws(count, masks=masks, seed=seed, **widths)
 
 
 class _DrawnRow:
