@@ -67,6 +67,14 @@ class WaveformChanges:
     one: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("speed", "stretch", "noise"):
+            value = getattr(self, name)
+            none = value is None and name == "noise"
+            if not none and not (isinstance(value, tuple | list) and len(value) == 2):
+                raise ConfigError(f"{name} is a range of two numbers, the smaller first, got {value!r}")
+        for name, choices in (("edge", ("roll", "discard")), ("mask_fill", ("zeros", "mean"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {choices[0]!r} or {choices[1]!r}, got {getattr(self, name)!r}")
         for name in ("speed", "stretch"):
             low, high = getattr(self, name)
             if not 1 / waveform.FASTEST <= low <= high <= waveform.FASTEST:
