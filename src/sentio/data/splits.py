@@ -181,8 +181,10 @@ def _leave_one_group_out(dataset: Dataset, word: str, step: int, seed: int) -> l
             held = member == (tested + step) % len(names)
         else:
             held = np.zeros(len(member), dtype=bool)
-            rest = np.flatnonzero(member != tested)
-            held[rest] = hold_out(dataset.targets[rest], rest, VALIDATION_SHARE, _generator(seed))
+            # In the order of their names, so that the order of a table's rows changes nothing.
+            rest = np.array(sorted(np.flatnonzero(member != tested), key=lambda at: dataset.items[at].name))
+            units = np.arange(len(rest))
+            held[rest] = hold_out(dataset.targets[rest], units, VALIDATION_SHARE, _generator(seed))
             notes.append(
                 f"With 2 {word}s the validation clips come from the training {word}, so figures on them are "
                 "too good; the test part is not touched."
