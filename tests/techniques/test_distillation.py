@@ -552,3 +552,8 @@ def test_a_student_comes_closer_to_its_teacher(small):
         optimiser.step()
         values.append(loss.item())
     assert values[-1] < 0.5 * values[0]
+
+
+def test_a_fingerprint_is_of_any_precision():
+    net = create_network("tiny-cnn", classes=3, width=4)
+    assert len({fingerprint(net), fingerprint(net.bfloat16()), fingerprint(net.half())}) == 3
