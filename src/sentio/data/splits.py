@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
 from sentio.data.dataset import Dataset, choose_protocol, listed
 
 Indices = NDArray[np.intp]
@@ -28,6 +28,8 @@ FSDD_TEST_INDICES = range(5)
 GROUP_NAMES = {"folds": "fold", "esc10": "fold", "urbansound8k": "fold", "speaker": "speaker"}
 #: protocols that follow the parts that the data set's authors published
 PUBLISHED = frozenset({"official", "words", "commands", "x-sub", "x-view"})
+#: protocols of one data set that differ in its classes, not in its parts
+OTHER_CLASSES = {"words", "commands"}
 #: where an item's details name what it is an augmented copy of, several originals with the separator between
 AUGMENTED_FROM, SEPARATOR = "augmented_from", "|"
 
@@ -63,13 +65,18 @@ def splits(dataset: Dataset, protocol: str | None = None, seed: int = 0) -> list
         seed: for the random choices.
 
     Raises:
-        ConfigError: the data has no such protocol.
+        ConfigError: the data has no such protocol, or was opened with the classes of another one.
         InputError: there is too little data, or too few groups, to divide.
     """
     own = originals(dataset)
     if len(own) < len(dataset):
         return [with_copies(dataset, own, split) for split in splits(dataset.subset(own), protocol, seed)]
     chosen = choose_protocol(protocol or dataset.protocol, dataset.protocols, dataset.root)
+    if chosen != dataset.protocol and {chosen, dataset.protocol} == OTHER_CLASSES:
+        raise ConfigError(
+            f"{dataset.root} was opened with protocol {dataset.protocol!r}, which has other classes than "
+            f"{chosen!r}; open it with protocol={chosen!r}"
+        )
     if chosen in GROUP_NAMES:
         return _leave_one_group_out(dataset, GROUP_NAMES[chosen], -1 if chosen == "urbansound8k" else 1, seed)
     if chosen in PUBLISHED:
