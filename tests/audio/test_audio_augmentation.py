@@ -140,6 +140,12 @@ def test_mixup_repeats_with_a_seed_and_alpha_0_changes_nothing() -> None:
     assert torch.equal(same, x) and torch.equal(hard, targets())
 
 
+def test_a_share_that_rounds_below_a_whole_frame_is_that_frame() -> None:
+    x = torch.randn(4000, 1, 100, 2)  # 0.29 * 100 is 28.999999999999996
+    hidden = (time_mask(x, 0.29, seeded(), fill=9.0) == 9).all(dim=3).sum(dim=2)
+    assert hidden.max() == 29
+
+
 @pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask, frequency_shift, gain])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
 def test_whole_numbers_are_refused(change: Callable[..., torch.Tensor], dtype: torch.dtype) -> None:

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from sentio.audio.augmentation_mixing import FREQUENCY, TIME, check_floats, freq_mixstyle, mixstyle, mixup
 from sentio.audio.augmentation_warp import warp
+from sentio.audio.checking import cells_of
 from sentio.core.errors import ConfigError, InputError
 
 __all__ = [
@@ -49,7 +50,7 @@ def time_roll(x: Tensor, max_fraction: float, generator: Generator | None = None
         ConfigError: the share is not in 0..1.
     """
     frames = _size(x, TIME)
-    most = math.floor(_share(max_fraction) * frames)
+    most = cells_of(_share(max_fraction), frames)
     shifts = _integers(len(x), -most, most, generator).to(x.device)
     rows = (torch.arange(frames, device=x.device) - shifts[:, None]) % frames
     return x.gather(TIME, rows[:, None, :, None].expand_as(x))
@@ -71,7 +72,7 @@ def frequency_shift(x: Tensor, max_fraction: float, generator: Generator | None 
         ConfigError: the share is not in 0..1.
     """
     bands = _size(x, FREQUENCY)
-    most = math.floor(_share(max_fraction) * bands)
+    most = cells_of(_share(max_fraction), bands)
     shifts = _integers(len(x), -most, most, generator).to(x.device)
     columns = (torch.arange(bands, device=x.device) - shifts[:, None]).clamp(0, bands - 1)
     return x.gather(FREQUENCY, columns[:, None, None, :].expand_as(x))
@@ -163,7 +164,7 @@ def random_erasing(
         InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: a share is not in 0..1, or there is no such fill.
     """
-    sides = [math.floor(_share(max_fraction) * _size(x, axis)) for axis in (TIME, FREQUENCY)]
+    sides = [cells_of(_share(max_fraction), _size(x, axis)) for axis in (TIME, FREQUENCY)]
     device = generator.device if generator is not None else "cpu"
     chosen = torch.rand(len(x), generator=generator, device=device).cpu() < _share(probability)
     hidden = _span(x, TIME, sides[0], generator) & _span(x, FREQUENCY, sides[1], generator)
@@ -179,7 +180,7 @@ def _masked(
     fill: Fill,
     exclusive: bool,
 ) -> Tensor:
-    widest = math.floor(_share(max_fraction) * _size(x, axis)) - exclusive
+    widest = cells_of(_share(max_fraction), _size(x, axis)) - exclusive
     if count < 0:
         raise ConfigError(f"The number of masks must be at least 0, got {count}")
     constant = _constant(x, fill)

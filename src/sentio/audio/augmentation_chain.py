@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.audio import augmentation_waveform as waveform
+from sentio.audio.checking import cells_of
 from sentio.audio.impulse_responses import Response, measured_responses, synthetic_microphones
 from sentio.core.errors import ConfigError
 
@@ -172,7 +173,7 @@ class WaveformChanges:
         return waveform.band_mask(x, low, low + width)
 
     def _mask(self, x: Array, rate: int, generator: np.random.Generator) -> Array:
-        width = int(generator.integers(0, math.floor(self.mask * x.shape[-1]) + 1))
+        width = int(generator.integers(0, cells_of(self.mask, x.shape[-1]) + 1))
         return waveform.time_mask(x, width, generator, fill=self.mask_fill)
 
     def _noise(self, x: Array, rate: int, generator: np.random.Generator) -> Array:

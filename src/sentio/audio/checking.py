@@ -1,4 +1,4 @@
-"""Checks of what front ends are given: settings and samples."""
+"""Checks of what front ends and augmentation are given: settings, samples and shares."""
 
 from __future__ import annotations
 
@@ -122,6 +122,11 @@ def make_plain(settings: Any) -> None:
             object.__setattr__(settings, entry.name, value.item())
         elif isinstance(value, list | np.ndarray) and entry.name in ("mean", "std"):
             object.__setattr__(settings, entry.name, tuple(float(number) for number in value))
+
+
+def cells_of(share: float, size: int) -> int:
+    """A share of an axis in whole cells, rounded down: 29 of 100 for 0.29, whose product is 28.999..."""
+    return math.floor(round(share * size, 9))
 
 
 def is_number(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentio.audio.checking import cells_of
 from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint
 from sentio.core.confidence import softmax
 from sentio.core.errors import ConfigError
@@ -59,7 +59,7 @@ class Draws:
         """
         generator = np.random.default_rng(self.seed)
         frames, bands = x.shape[2:]
-        most = math.floor(self.roll * frames)
+        most = cells_of(self.roll, frames)
         shifts = generator.integers(-most, most, self.count, endpoint=True)
         order = (np.arange(frames) - shifts[:, None]) % frames
         rolled = np.moveaxis(x[:, :, order], 2, 1)
@@ -70,7 +70,7 @@ class Draws:
 
     def _spans(self, size: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
         """Where each draw is masked along an axis, ``(draw, size)``."""
-        widths = generator.integers(0, math.floor(share * size), (self.masks, self.count, 1), endpoint=True)
+        widths = generator.integers(0, cells_of(share, size), (self.masks, self.count, 1), endpoint=True)
         starts = generator.integers(0, size - widths, endpoint=True)
         places = np.arange(size)
         return ((places >= starts) & (places < starts + widths)).any(axis=0)
