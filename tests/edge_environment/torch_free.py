@@ -25,6 +25,7 @@ NEEDS_TORCH = (
     "sentio.core.multi_exit",
     "sentio.core.pieces",
     "sentio.core.profiling",
+    "sentio.core.row_timing",
     "sentio.core.staged",
     "sentio.core.torch_artifact",
     "sentio.core.torch_row",
