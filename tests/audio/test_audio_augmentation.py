@@ -140,6 +140,23 @@ def test_mixup_repeats_with_a_seed_and_alpha_0_changes_nothing() -> None:
     assert torch.equal(same, x) and torch.equal(hard, targets())
 
 
+def test_a_share_that_rounds_below_a_whole_frame_is_that_frame() -> None:
+    x = torch.randn(4000, 1, 100, 2)  # 0.29 * 100 is 28.999999999999996
+    hidden = (time_mask(x, 0.29, seeded(), fill=9.0) == 9).all(dim=3).sum(dim=2)
+    assert hidden.max() == 29
+
+
+@pytest.mark.parametrize("change", [time_roll, time_mask, frequency_mask, frequency_shift, gain])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_whole_numbers_are_refused(change: Callable[..., torch.Tensor], dtype: torch.dtype) -> None:
+    # Drawn weights and gains would be rounded to 0, and nobody would see it.
+    x = torch.randint(0, 200, (4, 1, 8, 6)).to(dtype)
+    with pytest.raises(InputError, match="A batch that is augmented holds floats, got torch"):
+        change(x, 0.5, seeded())
+    with pytest.raises(InputError, match="A batch that is augmented holds floats, got torch"):
+        mixup(x, torch.eye(4), 0.3, seeded())
+
+
 def test_mixup_refuses_what_does_not_fit() -> None:
     with pytest.raises(ConfigError, match=r"alpha must be a number of at least 0, got -1\.0"):
         mixup(batch(), targets(), -1.0, seeded())

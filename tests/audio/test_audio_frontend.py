@@ -205,6 +205,13 @@ def test_standardisation_comes_last() -> None:
     np.testing.assert_allclose(bands.std(0), 1, atol=1e-9)
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    measured = np.array([-40.5, -39.5], np.float32)
+    found = LogMel(rate=np.int64(16000), mean=measured.mean(), std=measured.std())
+    assert found == LogMel(rate=16000, mean=-40.0, std=0.5)
+    assert json.loads(json.dumps(asdict(found))) == asdict(found)
+
+
 def test_settings_are_stored_whole_and_come_back_equal() -> None:
     settings = LogMel(rate=16000, n_fft=512, n_mels=3, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 2.0))
     stored = json.loads(json.dumps(asdict(settings)))

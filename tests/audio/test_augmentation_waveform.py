@@ -299,6 +299,10 @@ def test_what_is_not_possible_is_said() -> None:
         (lambda: WaveformChanges(mask=2), "mask must lie in 0..1"),
         (lambda: WaveformChanges(stretch=(1.1, 0.9)), "stretch is a range"),
         (lambda: WaveformChanges(noise=(30, 10)), "noise is a range"),
+        (lambda: WaveformChanges(noise=10), "noise is a range of two numbers, the smaller first, got 10"),
+        (lambda: WaveformChanges(speed=1.1), "speed is a range of two numbers, the smaller first, got 1.1"),
+        (lambda: WaveformChanges(edge="wrap"), "edge is 'roll' or 'discard', got 'wrap'"),
+        (lambda: WaveformChanges(mask_fill="noise"), "mask_fill is 'zeros' or 'mean', got 'noise'"),
     ):
         with pytest.raises(ConfigError, match=text):
             call()

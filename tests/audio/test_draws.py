@@ -123,6 +123,8 @@ def test_draws_as_wide_as_in_the_training(small):
     augment = {"time_mask": 0.2, "frequency_mask": 0.1, "roll": 0.0, "mixup": 0.3}
     model = small.model(card={"recipe": {"augment": augment}})
     assert draws_of_training(model, 7) == Draws(7, time_mask=0.2, frequency_mask=0.1)
+    augment |= {"time_masks": 2, "frequency_masks": 1}
+    assert draws_of_training(small.model(card={"recipe": {"augment": augment}}), 7).masks == 2
     for card in ({}, {"recipe": {"augment": {"mixup": 0.3, "time_mask": 0.0}}}):
         with pytest.raises(ConfigError, match="was not trained with masks or rolls"):
             draws_of_training(small.model(card=card), 7)

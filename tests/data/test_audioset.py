@@ -147,6 +147,9 @@ def test_manifests_without_comments_in_a_zip(audioset, tmp_path, zipped):
         ("5.500, 15.500", "15.500, 5.500", "clip from 15.5 s to 5.5 s; the end comes after the start"),
         ("5.500, 15.500", "soon, 15.500", "has times 'soon' and '15.500'; they are seconds"),
         ("5.500, 15.500", "nan, 15.500", "clip from nan s"),
+        ("5.500, 15.500", "5.500, inf", "clip from 5.5 s to inf s"),
+        ('"/m/0bt9lr"\naaaaaaaaaa4', '"/m/0bt9lr\naaaaaaaaaa4', "line 7 has a double quote that is not clo"),
+        ('"/m/0bt9lr"', '"' + 200_000 * "a", "line 7 is not valid CSV: field larger than field limit"),
     ],
 )
 def test_altered_manifests(audioset, old, new, message):

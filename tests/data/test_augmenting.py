@@ -41,6 +41,27 @@ def write_scenes(folder: Path, recordings: dict[str, int]) -> Path:
     return folder
 
 
+def write_tau(folder: Path, test_place: str) -> Path:
+    """TAU's 2022 layout: two places of two recordings each, of three segments of 0.05 s."""
+    draw = np.random.default_rng(0)
+    (folder / "evaluation_setup").mkdir(parents=True)
+    (folder / "audio").mkdir()
+    tables = {"meta": ["filename\tscene_label\tidentifier\tsource_label"]}
+    tables |= {f"evaluation_setup/fold1_{part}": ["filename\tscene_label"] for part in ("train", "evaluate")}
+    for label in ("bus", "park"):
+        for place in ("lisbon-0", "paris-1"):
+            for recording in (7, 8):
+                for segment in range(3):
+                    name = f"audio/{label}-{place}-{recording}-{segment}-a.wav"
+                    soundfile.write(folder / name, draw.normal(0, 0.1, 400), RATE)
+                    tables["meta"].append(f"{name}\t{label}\t{place}\ta")
+                    part = "evaluate" if place == test_place else "train"
+                    tables[f"evaluation_setup/fold1_{part}"].append(f"{name}\t{label}")
+    for name, lines in tables.items():
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     """60 clips of device a and 20 of device b; not to be written to."""
@@ -65,6 +86,29 @@ def rows(folder):
 
 def samples(folder, name):
     return soundfile.read(folder / "audio" / name, dtype="float64")[0]
+
+
+def test_every_recording_of_a_place_is_cut_again(tmp_path):
+    found = augment_data(
+        write_tau(tmp_path / "tau", "paris-1"), tmp_path / "out", "device-balance", processes=1
+    )
+    assert found.files == {"original": 24, "rechunk": 8 * 2}
+    for row in rows(tmp_path / "out"):
+        if row["augmentation"] == "rechunk":
+            first, second = (name.split("-") for name in row["augmented_from"].split("|"))
+            assert first[:4] == second[:4] and int(second[4]) == int(first[4]) + 1
+
+
+def test_published_parts_outlive_the_augmentation(tmp_path):
+    tau = write_tau(tmp_path / "tau", "paris-1")
+    augment_data(tau, tmp_path / "out", "data-hunger", processes=1)
+    before, after = open_data(tau), open_data(tmp_path / "out")
+    assert (after.protocols, after.protocol) == (("official", "folds", "random"), "official")
+    (wanted,), (found,) = splits(before), splits(after)
+    for part in ("validation", "test"):
+        named = {before.items[place].name for place in getattr(wanted, part)}
+        assert {after.items[place].name for place in getattr(found, part)} == named
+    assert len(found.train) == 6 * len(wanted.train)
 
 
 def test_data_hunger_writes_six_files_for_each_clip(scenes, tmp_path):

@@ -12,6 +12,7 @@ import soundfile
 from sentio.audio.augmentation_chain import WaveformChanges
 from sentio.audio.frontend import LogMel
 from sentio.audio.io import read
+from sentio.audio.waveform import Waveform
 from sentio.audio.windows import AudioFrontEnd
 from sentio.core.errors import CancelledError, ConfigError, InputError
 from sentio.data.copies import CopyPlan, changed, copy_features
@@ -96,6 +97,8 @@ def test_the_bands_edge_moves_by_the_jitter_only(dataset):
 
     with pytest.raises(ConfigError, match="'other' has no mel bands"):
         copy_features(dataset, Other(), plan, 0)
+    with pytest.raises(ConfigError, match="'waveform' has no mel bands"):
+        copy_features(dataset, AudioFrontEnd(Waveform(rate=RATE), 0.1), plan, 0)
 
 
 def test_the_cache_notices_what_makes_another_copy(dataset, tmp_path):

@@ -30,6 +30,10 @@ def test_tabs_as_in_the_challenges(tmp_path):
         (HEAD + "a.wav,one,2,x\n", "got 'one' and '2'"),
         (HEAD + "a.wav,nan,2,x\n", "line 2"),
         (HEAD + "a.wav\n", "line 2"),
+        (HEAD + "a.wav,1,2\n", "line 2: a filename and an event_label are needed"),
+        (HEAD + ",1,2,x\n", "line 2: a filename and an event_label are needed"),
+        (HEAD + "\n\na.wav,2,1,x\n", "line 4: onset and offset must be seconds"),
+        (HEAD + '"' + 200_000 * "a" + "\n", "line 2 is not valid CSV: field larger than field limit"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, text, message):

@@ -90,6 +90,15 @@ def test_ten_commands_beside_silence_and_unknown_words(spoken):
     assert [item.name for item in again.items] == [item.name for item in dataset.items]
 
 
+@pytest.mark.parametrize(("opened", "other"), [("words", "commands"), ("commands", "words")])
+def test_the_classes_of_one_protocol_are_not_divided_by_another(spoken, opened, other):
+    dataset = open_data(spoken, protocol=opened)
+    with pytest.raises(
+        ConfigError, match=f"opened with protocol '{opened}', .* open it with protocol='{other}'"
+    ):
+        splits(dataset, other)
+
+
 def test_the_counts_of_version_2(monkeypatch):
     """The published sizes of the 12-class task: 36,923, 4,445 and 4,890 clips."""
     from sentio.data import speech_commands

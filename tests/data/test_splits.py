@@ -126,6 +126,18 @@ def test_a_random_split_is_the_same_on_every_machine():
 PINNED = ([0, 2, 4, 5, 7, 9], [1, 6], [3, 8])
 
 
+def test_with_two_folds_the_order_of_the_items_does_not_matter_either():
+    rows = [(label, fold) for fold in "12" for label in "ab" for _ in range(10)]
+    dataset = build(rows, "folds")
+    turned = dataset.subset(reversed(range(len(dataset))))
+    for one, other in zip(splits(dataset), splits(turned), strict=True):
+        first, second = (
+            {data.items[place].name for place in split.validation}
+            for data, split in ((dataset, one), (turned, other))
+        )
+        assert first == second
+
+
 def test_the_order_of_the_items_does_not_matter():
     dataset = build([(label, None) for label in "ab" for _ in range(10)])
     turned = dataset.subset(range(19, -1, -1))

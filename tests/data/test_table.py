@@ -48,6 +48,8 @@ def test_without_folds_the_split_is_random(table):
         "\n\nfilename;label\na.wav;x\nb.wav;y\n",
         "label\tfilename\nx\ta.wav\ny\tb.wav",
         'filename,label\n"a.wav","x"\n.\\b.wav, y \n',
+        "filename,label,,\na.wav,x,,\nb.wav,y,,\n",
+        "filename,label\na.wav,x,,\nb.wav,y\n",
     ],
 )
 def test_dialects_of_csv(table, text):

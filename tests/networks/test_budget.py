@@ -173,3 +173,10 @@ def test_where_nothing_fits_the_smallest_is_named():
         f"{smallest.ram:,} bytes of activations"
     )
     assert smallest.params == 1_372
+
+
+def test_the_head_of_a_family_stays_its_own():
+    found = sentio.fit_budget("sound-resnet", params=116_690)
+    assert found.spec["options"] == {"width": 16, "in_channels": 1, "classes": 10}
+    own = sentio.create_network("sound-resnet")
+    assert [name for name, _ in found.named_parameters()] == [name for name, _ in own.named_parameters()]

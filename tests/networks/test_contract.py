@@ -227,6 +227,39 @@ def test_every_parameter_gets_a_finite_gradient(name):
         assert parameter.dim() == 1 or parameter.grad.any(), key
 
 
+@pytest.mark.parametrize("value", [0, -1, 2.5, "ten", None])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_classes_are_a_whole_number_from_1_up(name, value):
+    options = {**registry.find("network", name).small, "classes": value}
+    with pytest.raises(ConfigError, match="'classes'"):
+        create_network(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        (
+            "small-resnet",
+            "dropout",
+            2,
+            r"Network 'small-resnet' cannot be built with dropout=2: dropout prob",
+        ),
+        ("small-resnet", "widths", [-8] * 5, "Network 'small-resnet' cannot be built with widths="),
+        ("sp4asc", "bands", 0, "Option 'bands' of network 'sp4asc' is a whole number from 1 up, got 0"),
+        ("cnn6", "width", 0, "Option 'width' of network 'cnn6' is a whole number from 1 up, got 0"),
+        ("cnn6", "width", "wide", "Option 'width' of network 'cnn6' is a whole number from 1 up, got 'wide'"),
+        ("bc-resnet", "sub_bands", 0, "Option 'sub_bands' of network 'bc-resnet' must be 1 or more, got 0"),
+        ("phinet", "alpha", float("inf"), "Network 'phinet' cannot be built with alpha=inf"),
+        ("phinet", "t0", "4", "Network 'phinet' cannot be built with t0='4'"),
+        ("phinet-1d", "filters", None, "Network 'phinet-1d' cannot be built with filters=None"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(name, option, value, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        create_network(name, **{option: value})
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_unknown_option_is_refused_in_one_sentence(name):
     with pytest.raises(ConfigError, match=r"has no option 'colour'; it takes: .*classes") as error:

@@ -129,6 +129,26 @@ def test_a_longer_clip_interpolates_the_positions():
     assert torch.equal(ours.stage("patches").positions.grid, expected)
 
 
+@pytest.mark.parametrize("given", ["model", "folder", "file"])
+def test_fewer_bands_take_the_middle_too(given, tmp_path):
+    # 12 x 6 positions, which 18 x 4 are as well, and a table says only how many it has.
+    theirs, ours = their_ast(frames=63), our_ast(frames=63, bands=23)
+    if given != "model":
+        theirs.save_pretrained(tmp_path)
+    sources = {"model": theirs, "folder": tmp_path, "file": tmp_path / "model.safetensors"}
+    loaded = load_transformers(ours, sources[given])
+    assert loaded.changed == ("positions were resized from 12x6 to 12x4 (time x frequency)",)
+    table = theirs.state_dict()["audio_spectrogram_transformer.embeddings.position_embeddings"][0, 2:]
+    expected = table.unflatten(0, (6, 12))[1:5].transpose(0, 1)
+    assert torch.equal(ours.stage("patches").positions.grid, expected)
+
+
+def test_a_table_of_twelve_bands_is_known_without_its_settings():
+    theirs, ours = their_ast(frames=68, bands=63), our_ast(frames=68, bands=33)
+    loaded = load_transformers(ours, theirs.state_dict())
+    assert loaded.changed == ("positions were resized from 13x12 to 13x6 (time x frequency)",)
+
+
 def test_other_classes_are_refused_and_nothing_is_changed():
     ours = our_ast(classes=7)
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}

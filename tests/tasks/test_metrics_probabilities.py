@@ -92,3 +92,15 @@ def test_what_does_not_fit_is_one_sentence():
                 figure(probabilities, targets)
     with pytest.raises(InputError, match="no sample"):
         macro_accuracy(np.zeros(0, int), np.zeros(0, int))
+
+
+@pytest.mark.parametrize("targets", [np.array([0, -1]), np.array([3, 0]), np.array([0.0, 1.0])])
+def test_a_target_that_is_no_class_is_refused(targets):
+    for figure in (log_loss, expected_calibration_error):
+        with pytest.raises(InputError, match="Targets are class numbers from 0 to 2, got"):
+            figure(np.full((2, 3), 1 / 3), targets)
+
+
+def test_every_target_needs_an_answer():
+    with pytest.raises(InputError, match=r"got shapes \(3,\) and \(2,\)"):
+        macro_accuracy(np.array([0, 1, 2]), np.array([0, 1]))

@@ -31,7 +31,8 @@ def shake(net, seed=0):
             module.running_mean.normal_(generator=generator)
             if module.affine:
                 nn.init.normal_(module.weight, generator=generator)
-                nn.init.normal_(module.bias, generator=generator)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias, generator=generator)
     return net.double().eval()
 
 
@@ -187,6 +188,14 @@ class Read(nn.Module):
         return y.relu() + self.bn(y)
 
 
+class Doubled(Read):
+    """The convolution is added to itself."""
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.bn(y + y)
+
+
 @pytest.mark.parametrize(
     "net",
     [
@@ -199,6 +208,7 @@ class Read(nn.Module):
         same_twice(),
         tied_weights(),
         Read(),
+        Doubled(),
     ],
     ids=[
         "first",
@@ -210,6 +220,7 @@ class Read(nn.Module):
         "shared",
         "tied",
         "read",
+        "doubled",
     ],
 )
 def test_elsewhere_two_numbers_a_channel_remain(net):
@@ -218,6 +229,14 @@ def test_elsewhere_two_numbers_a_channel_remain(net):
     affine = kinds(folded, ChannelAffine)
     assert len(affine) == 1
     assert sum(p.numel() for p in folded.get_submodule(affine[0]).parameters()) == 6
+
+
+def test_a_batch_norm_without_a_bias():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3))
+    for norm in (net[1], net[3]):
+        norm.bias = None
+    folded = folded_and_checked(net, torch.randn(2, 3, 4, 4).double())
+    assert kinds(folded, *NORMS) == []
 
 
 def test_batch_norm_over_the_steps_of_a_sequence_is_not_taken_for_one_over_features():

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from sentio.core import registry
 from sentio.core.anytime import FINAL
-from sentio.core.errors import ArtifactError, ConfigError, UnknownNameError
+from sentio.core.errors import ArtifactError, ConfigError, InputError, UnknownNameError
 from sentio.core.multi_exit import add_exits
 from sentio.core.staged import create_network
 from sentio.core.torch_artifact import save
@@ -69,6 +69,20 @@ def test_the_worked_example():
     assert hard == pytest.approx(0.407606, abs=5e-7)
     assert 0.2 * hard + 0.8 * soft.item() == pytest.approx(0.359012, abs=5e-7)
     assert 0.2 * hard + 0.8 * soft.item() / 100 == pytest.approx(0.084296, abs=5e-7)
+
+
+@pytest.mark.parametrize("temperature", [100, 1e4, 1e6])
+def test_single_precision_reaches_the_limit_of_high_temperatures(temperature):
+    found = distillation_loss(STUDENT.float(), TEACHER.float(), temperature)
+    centred = (STUDENT - STUDENT.mean()) - (TEACHER - TEACHER.mean())
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(centred.square().sum().item() / 2 / 3, rel=0.01)
+
+
+def test_logits_of_other_shapes_are_refused():
+    for shape in ((1, 3), (4, 1), (4, 5)):
+        with pytest.raises(InputError, match=r"got logits of shapes \(4, 3\)"):
+            distillation_loss(torch.zeros(4, 3), torch.zeros(shape))
 
 
 def test_it_is_zero_for_logits_that_are_equal_but_for_a_shift():
@@ -538,3 +552,8 @@ def test_a_student_comes_closer_to_its_teacher(small):
         optimiser.step()
         values.append(loss.item())
     assert values[-1] < 0.5 * values[0]
+
+
+def test_a_fingerprint_is_of_any_precision():
+    net = create_network("tiny-cnn", classes=3, width=4)
+    assert len({fingerprint(net), fingerprint(net.bfloat16()), fingerprint(net.half())}) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sentio
+from sentio.core.errors import ConfigError
 from sentio.training.training import train
 
 CASES = {
@@ -36,3 +37,12 @@ def test_a_model_on_these_features_is_stored_and_answers_the_same(name, tones, r
     settings = model.frontend.settings()
     assert settings.get("mean", "none") is not None  # fitted in training, or none to fit
     assert "preset" not in settings
+
+
+@pytest.mark.parametrize("key", ["roll", "gain", "time_mask", "erase", "freq_mixstyle"])
+def test_waveforms_have_no_frequencies_to_change(key, tones, recipe):
+    options, network, sizes = CASES["waveform"]
+    changes = {"frontend": {"name": "waveform", "options": options}, "exits": None, "augment": {key: 0.2}}
+    message = rf"augment\.{key}: front end 'waveform' gives no \(channel, time, frequency\) to change"
+    with pytest.raises(ConfigError, match=message):
+        train(None, recipe(**changes, network={"name": network, "options": sizes}), tones)

@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from sentio.audio.augmentation_mixing import FREQUENCY, TIME, freq_mixstyle, mixstyle, mixup
+from sentio.audio.augmentation_mixing import FREQUENCY, TIME, check_floats, freq_mixstyle, mixstyle, mixup
 from sentio.audio.augmentation_warp import warp
+from sentio.audio.checking import cells_of
 from sentio.core.errors import ConfigError, InputError
 
 __all__ = [
@@ -45,11 +46,11 @@ def time_roll(x: Tensor, max_fraction: float, generator: Generator | None = None
         generator: source of the shifts.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the share is not in 0..1.
     """
     frames = _size(x, TIME)
-    most = math.floor(_share(max_fraction) * frames)
+    most = cells_of(_share(max_fraction), frames)
     shifts = _integers(len(x), -most, most, generator).to(x.device)
     rows = (torch.arange(frames, device=x.device) - shifts[:, None]) % frames
     return x.gather(TIME, rows[:, None, :, None].expand_as(x))
@@ -67,11 +68,11 @@ def frequency_shift(x: Tensor, max_fraction: float, generator: Generator | None 
         generator: source of the shifts.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the share is not in 0..1.
     """
     bands = _size(x, FREQUENCY)
-    most = math.floor(_share(max_fraction) * bands)
+    most = cells_of(_share(max_fraction), bands)
     shifts = _integers(len(x), -most, most, generator).to(x.device)
     columns = (torch.arange(bands, device=x.device) - shifts[:, None]).clamp(0, bands - 1)
     return x.gather(FREQUENCY, columns[:, None, None, :].expand_as(x))
@@ -86,7 +87,7 @@ def gain(x: Tensor, most: float, generator: Generator | None = None) -> Tensor:
         generator: source of the changes.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: ``most`` is negative or not finite.
     """
     _size(x, TIME)
@@ -120,7 +121,7 @@ def time_mask(
         exclusive: leave out the widest width, so that spans are one frame shorter at most.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the share is not in 0..1, the count is negative, or there is no such fill.
     """
     return _masked(x, TIME, max_fraction, generator, count, fill, exclusive)
@@ -160,10 +161,10 @@ def random_erasing(
         fill: as for `time_mask`; "region" is each channel's mean over the rectangle.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: a share is not in 0..1, or there is no such fill.
     """
-    sides = [math.floor(_share(max_fraction) * _size(x, axis)) for axis in (TIME, FREQUENCY)]
+    sides = [cells_of(_share(max_fraction), _size(x, axis)) for axis in (TIME, FREQUENCY)]
     device = generator.device if generator is not None else "cpu"
     chosen = torch.rand(len(x), generator=generator, device=device).cpu() < _share(probability)
     hidden = _span(x, TIME, sides[0], generator) & _span(x, FREQUENCY, sides[1], generator)
@@ -179,7 +180,7 @@ def _masked(
     fill: Fill,
     exclusive: bool,
 ) -> Tensor:
-    widest = math.floor(_share(max_fraction) * _size(x, axis)) - exclusive
+    widest = cells_of(_share(max_fraction), _size(x, axis)) - exclusive
     if count < 0:
         raise ConfigError(f"The number of masks must be at least 0, got {count}")
     constant = _constant(x, fill)
@@ -223,6 +224,7 @@ def _filled(x: Tensor, hidden: Tensor, constant: Tensor | None) -> Tensor:
 def _size(x: Tensor, axis: int) -> int:
     if x.ndim != 4:
         raise InputError(f"Features are (batch, channel, time, frequency), got shape {tuple(x.shape)}")
+    check_floats(x)
     return x.shape[axis]
 
 

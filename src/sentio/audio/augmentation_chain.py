@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.audio import augmentation_waveform as waveform
+from sentio.audio.checking import cells_of
 from sentio.audio.impulse_responses import Response, measured_responses, synthetic_microphones
 from sentio.core.errors import ConfigError
 
@@ -67,6 +68,14 @@ class WaveformChanges:
     one: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("speed", "stretch", "noise"):
+            value = getattr(self, name)
+            none = value is None and name == "noise"
+            if not none and not (isinstance(value, tuple | list) and len(value) == 2):
+                raise ConfigError(f"{name} is a range of two numbers, the smaller first, got {value!r}")
+        for name, choices in (("edge", ("roll", "discard")), ("mask_fill", ("zeros", "mean"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {choices[0]!r} or {choices[1]!r}, got {getattr(self, name)!r}")
         for name in ("speed", "stretch"):
             low, high = getattr(self, name)
             if not 1 / waveform.FASTEST <= low <= high <= waveform.FASTEST:
@@ -164,7 +173,7 @@ class WaveformChanges:
         return waveform.band_mask(x, low, low + width)
 
     def _mask(self, x: Array, rate: int, generator: np.random.Generator) -> Array:
-        width = int(generator.integers(0, math.floor(self.mask * x.shape[-1]) + 1))
+        width = int(generator.integers(0, cells_of(self.mask, x.shape[-1]) + 1))
         return waveform.time_mask(x, width, generator, fill=self.mask_fill)
 
     def _noise(self, x: Array, rate: int, generator: np.random.Generator) -> Array:

@@ -48,11 +48,12 @@ def mixup(
         The mixed batch and the mixed targets.
 
     Raises:
-        InputError: targets are no floats, or not as many as samples.
+        InputError: the batch or its targets are no floats, or these are not as many as samples.
         ConfigError: ``alpha`` is negative, or the probability is not in 0..1.
     """
     if len(x) != len(targets_onehot):
         raise InputError(f"mixup needs a target for each of the {len(x)} samples, got {len(targets_onehot)}")
+    check_floats(x)
     if not targets_onehot.is_floating_point():
         raise InputError(f"mixup needs float targets, e.g. one-hot, got {targets_onehot.dtype}")
     drawn = _drawn(len(x), alpha, generator, probability, per_sample)
@@ -77,7 +78,7 @@ def mixstyle(
         probability: with which the batch is changed at all.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: ``alpha`` is negative, or the probability is not in 0..1.
     """
     return _restyled(x, (TIME, FREQUENCY), alpha, generator, probability)
@@ -119,6 +120,12 @@ def with_style_of(x: Tensor, partners: Tensor, lam: Tensor, axes: tuple[int, ...
     return mixed_deviation * ((x - mean) / deviation) + mixed_mean
 
 
+def check_floats(x: Tensor) -> None:
+    """Raise an `InputError` unless a batch holds floats: a weight of 0.7 is 0 among whole numbers."""
+    if not x.is_floating_point():
+        raise InputError(f"A batch that is augmented holds floats, got {x.dtype}; convert it first")
+
+
 class _Drawn(NamedTuple):
     partners: Tensor
     lam: np.ndarray
@@ -149,6 +156,7 @@ def _restyled(
 ) -> Tensor:
     if x.ndim != 4:
         raise InputError(f"Features are (batch, channel, time, frequency), got shape {tuple(x.shape)}")
+    check_floats(x)
     drawn = _drawn(len(x), alpha, generator, probability, per_sample=True)
     if drawn is None:
         return x

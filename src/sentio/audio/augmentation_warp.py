@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from sentio.audio.augmentation_mixing import check_floats
 from sentio.core.errors import ConfigError, InputError
 
 
@@ -24,11 +25,12 @@ def warp(x: Tensor, time: float, frequency: float, generator: Generator | None =
         generator: source of the factors.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: a share is not in 0..1.
     """
     if x.ndim != 4:
         raise InputError(f"Features are (batch, channel, time, frequency), got shape {tuple(x.shape)}")
+    check_floats(x)
     for most in (time, frequency):
         if not 0 <= most <= 1:
             raise ConfigError(f"The largest stretch is a share in 0..1, got {most!r}")

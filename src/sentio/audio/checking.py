@@ -1,8 +1,9 @@
-"""Checks of what front ends are given: settings and samples."""
+"""Checks of what front ends and augmentation are given: settings, samples and shares."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +112,21 @@ def standardisation_problem(mean: Any, std: Any, bands: int) -> str | None:
         if not all(is_number(entry) and (name == "mean" or entry > 0) for entry in entries):
             return f"{name} must hold finite numbers{'' if name == 'mean' else ' above 0'}"
     return None
+
+
+def make_plain(settings: Any) -> None:
+    """Turn numpy's numbers, such as a measured mean, into Python's and a list of means into a tuple."""
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(settings, entry.name, value.item())
+        elif isinstance(value, list | np.ndarray) and entry.name in ("mean", "std"):
+            object.__setattr__(settings, entry.name, tuple(float(number) for number in value))
+
+
+def cells_of(share: float, size: int) -> int:
+    """A share of an axis in whole cells, rounded down: 29 of 100 for 0.29, whose product is 28.999..."""
+    return math.floor(round(share * size, 9))
 
 
 def is_number(value: Any) -> bool:

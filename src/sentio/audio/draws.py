@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentio.audio.checking import cells_of
 from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint
 from sentio.core.confidence import softmax
 from sentio.core.errors import ConfigError
@@ -49,7 +49,7 @@ class Draws:
     def apply(self, x: NDArray[Any]) -> NDArray[Any]:
         """All draws of each sample.
 
-        A masked entry gets its sample's mean, as in training (`sentio.audio.augmentation`).
+        A masked entry gets its sample's mean, the default in training too (`sentio.audio.augmentation`).
 
         Args:
             x: ``(batch, channel, time, frequency)``; it is not changed.
@@ -59,7 +59,7 @@ class Draws:
         """
         generator = np.random.default_rng(self.seed)
         frames, bands = x.shape[2:]
-        most = math.floor(self.roll * frames)
+        most = cells_of(self.roll, frames)
         shifts = generator.integers(-most, most, self.count, endpoint=True)
         order = (np.arange(frames) - shifts[:, None]) % frames
         rolled = np.moveaxis(x[:, :, order], 2, 1)
@@ -70,7 +70,7 @@ class Draws:
 
     def _spans(self, size: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
         """Where each draw is masked along an axis, ``(draw, size)``."""
-        widths = generator.integers(0, math.floor(share * size), (self.masks, self.count, 1), endpoint=True)
+        widths = generator.integers(0, cells_of(share, size), (self.masks, self.count, 1), endpoint=True)
         starts = generator.integers(0, size - widths, endpoint=True)
         places = np.arange(size)
         return ((places >= starts) & (places < starts + widths)).any(axis=0)
@@ -115,7 +115,9 @@ def with_draws(model: Model, draws: Draws) -> Model:
 
 
 def draws_of_training(model: Model, count: int, *, seed: int = 0) -> Draws:
-    """Draws as wide as those that a model was trained with, by its card.
+    """Draws as wide and as many masks as those that a model was trained with, by its card.
+
+    Of the numbers of masks in time and in frequency it is the larger for both.
 
     Raises:
         ConfigError: it was trained without masks and rolls, or its card does not say.
@@ -131,7 +133,9 @@ def draws_of_training(model: Model, count: int, *, seed: int = 0) -> Draws:
             f"Model {model.name!r} was not trained with masks or rolls, so its answers cannot be averaged "
             "over them; in Python sentio.audio.draws takes any widths"
         )
-    return Draws(count, seed=seed, **widths)
+    many = [change.get(f"{name}s", 1) for name in ("time_mask", "frequency_mask") if name in widths]
+    masks = max((number for number in many if isinstance(number, int) and number > 0), default=1)
+    return Draws(count, masks=masks, seed=seed, **widths)
 
 
 class _DrawnRow:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.audio.checking import check_samples, log_mel_problem
+from sentio.audio.checking import check_samples, log_mel_problem, make_plain
 from sentio.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
@@ -98,15 +98,12 @@ class LogMel:
     frame_peak: bool = False
 
     def __post_init__(self) -> None:
+        make_plain(self)
         # What was left open is filled in, so that stored settings say everything.
         if self.win_length is None:
             object.__setattr__(self, "win_length", self.n_fft)
         if self.f_max is None:
             object.__setattr__(self, "f_max", self.rate / 2)
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, list | np.ndarray):
-                object.__setattr__(self, name, tuple(float(entry) for entry in value))
         problem = log_mel_problem(self)
         if problem:
             raise ConfigError(f"Log-mel settings: {problem}")

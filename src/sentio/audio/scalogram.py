@@ -19,6 +19,7 @@ from sentio.audio.checking import (
     check_samples,
     counts_problem,
     is_number,
+    make_plain,
     standardisation_problem,
 )
 from sentio.audio.windows import AudioFrontEnd
@@ -73,10 +74,7 @@ class Scalogram:
     std: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, list | np.ndarray):
-                object.__setattr__(self, name, tuple(float(entry) for entry in value))
+        make_plain(self)
         problem = _problem(self)
         if problem:
             raise ConfigError(f"Scalogram settings: {problem}")

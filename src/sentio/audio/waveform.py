@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.audio.checking import check_samples, counts_problem
+from sentio.audio.checking import check_samples, counts_problem, make_plain
 from sentio.audio.windows import AudioFrontEnd
 from sentio.core.errors import ConfigError, InputError
 from sentio.core.registry import register
@@ -35,6 +35,7 @@ class Waveform:
     peak: bool = True
 
     def __post_init__(self) -> None:
+        make_plain(self)
         problem = counts_problem(self, ("rate",))
         if problem is None and self.peak not in (True, False):
             problem = f"peak must be True or False, got {self.peak!r}"

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sentio.audio.checking import is_number
 from sentio.audio.frontend import LogMel
 from sentio.audio.io import Sound, from_array, read, resample, to_mono
 from sentio.audio.log_mel_stream import LogMelStream
@@ -84,7 +85,7 @@ class AudioFrontEnd:
             raise ConfigError(f"window of {self.window} s is too short: {error}") from error
         if self.hop is not None:
             _samples(self.hop, self.features.rate)
-        if self.quiet is not None and not (math.isfinite(self.quiet) and self.quiet > 0):
+        if self.quiet is not None and not (is_number(self.quiet) and self.quiet > 0):
             raise ConfigError(f"quiet must be a number of decibels above 0, got {self.quiet!r}")
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from sentio.core.anytime import MAIN, Boundary
 from sentio.core.errors import ConfigError, StageError, UnknownNameError
 
 Shape = tuple[int, ...]
+
+#: options that are a number of something in every network that has them
+COUNTS = ("classes", "in_channels", "bands", "width")
 
 
 def as_boundary(value: Any) -> Boundary:
@@ -157,10 +161,25 @@ def create_network(name: str, **options: Any) -> Staged:
         options: the constructor's keyword options, e.g. ``classes=10``.
 
     Raises:
-        UnknownNameError, ConfigError: no such network or option.
+        UnknownNameError, ConfigError: no such network or option, or a value that an option cannot have.
     """
     entry = registry.find("network", name)
-    net: Staged = registry.build("network", name, **options)
+    for option, parameter in entry.options().items():
+        value = options.get(option, parameter.default)
+        counts = option in COUNTS and isinstance(parameter.default, int)
+        if counts and not (isinstance(value, Integral) and int(value) > 0):
+            raise ConfigError(
+                f"Option {option!r} of network {name!r} is a whole number from 1 up, got {value!r}"
+            )
+    try:
+        net: Staged = registry.build("network", name, **options)
+    # PyTorch's layers refuse a width of -8 or a dropout of 2 each in words of their own.
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"Network {name!r} cannot be built with {given or 'its defaults'}: {reason}"
+        ) from error
     net.spec = {"network": name, "options": dict(options)}
     if not net.input_shapes:
         net.input_shapes = dict(entry.input_shapes)

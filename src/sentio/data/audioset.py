@@ -12,7 +12,9 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.data.dataset import Dataset, Item, choose_protocol, listed, make_dataset
@@ -184,10 +186,12 @@ def _segments(folder: Path, shown: Path, names: Mapping[str, str]) -> Iterator[S
     for path in _manifests(folder):
         text = read_text(path, shown / path.name)
         reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-        for cells in reader:
-            where = f"{shown / path.name} line {reader.line_num}"
+        for first, cells in _lines(reader, shown / path.name):
+            where = f"{shown / path.name} line {first}"
             if not cells or cells[0].startswith("#") or cells[0].strip().upper() == "YTID":
                 continue
+            if reader.line_num > first:
+                raise InputError(f"{where} has a double quote that is not closed on it; close it")
             segment = _segment([cell.strip() for cell in cells], where, _part(path.stem), names)
             key = (segment.clip, segment.start)
             if key in seen:
@@ -199,6 +203,17 @@ def _segments(folder: Path, shown: Path, names: Mapping[str, str]) -> Iterator[S
             yield segment
 
 
+def _lines(reader: Any, shown: Path) -> Iterator[tuple[int, list[str]]]:
+    """What a CSV reader finds, each with the number of the line that it begins on."""
+    first = 1
+    try:
+        for cells in reader:
+            yield first, cells
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{shown} line {first} is not valid CSV: {error}; correct it") from error
+
+
 def _segment(cells: list[str], where: str, part: str, names: Mapping[str, str]) -> Segment:
     if len(cells) != len(COLUMNS) or not cells[0]:
         raise InputError(f"{where} should hold YTID, start_seconds, end_seconds and, in quotes, its labels")
@@ -206,7 +221,7 @@ def _segment(cells: list[str], where: str, part: str, names: Mapping[str, str]) 
         start, end = float(cells[1]), float(cells[2])
     except ValueError as error:
         raise InputError(f"{where} has times {cells[1]!r} and {cells[2]!r}; they are seconds") from error
-    if not 0 <= start < end:
+    if not 0 <= start < end < inf:
         raise InputError(f"{where} has a clip from {start:g} s to {end:g} s; the end comes after the start")
     marks = tuple(dict.fromkeys(mark.strip() for mark in cells[3].split(",") if mark.strip()))
     unknown = [mark for mark in marks if mark not in names]

@@ -179,12 +179,15 @@ def _reference(
 
 
 def _neighbours(items: tuple[Item, ...], devices: dict[str, str | None]) -> list[tuple[Item, Item]]:
-    """Segments of a recording that follow each other, by ``recording`` and ``segment`` or by TAU's names."""
+    """Segments of a recording that follow each other, by TAU's names or by ``recording`` and ``segment``."""
     recordings: dict[tuple[str, str, str | None], dict[int, Item]] = defaultdict(dict)
     for item in items:
         match = TAU_NAME.fullmatch(PurePosixPath(item.name).stem)
-        recording = item.details.get("recording") or (match["recording"] if match else None)
-        segment = item.details.get("segment") or (match["segment"] if match else None)
+        if match and match["segment"]:
+            # The reader of TAU says a clip's place in "recording", which has many recordings.
+            recording, segment = match["recording"], match["segment"]
+        else:
+            recording, segment = item.details.get("recording"), item.details.get("segment")
         if recording and segment and segment.isdecimal():
             recordings[item.label, recording, devices[item.name]][int(segment)] = item
     return [

@@ -128,7 +128,8 @@ def copy_features(
 
 def check_plan(dataset: Dataset, frontend: FrontEnd, plan: CopyPlan) -> None:
     """Raise a `ConfigError` or an `InputError` if copies of this data cannot be made."""
-    if plan.mel_jitter and not isinstance(frontend, AudioFrontEnd):
+    bands = isinstance(frontend, AudioFrontEnd) and hasattr(frontend.features, "f_max")
+    if plan.mel_jitter and not bands:
         raise ConfigError(f"Front end {frontend.name!r} has no mel bands, so their edge cannot be changed")
     if plan.changes.responses is not None:
         response_files(plan.changes.responses)

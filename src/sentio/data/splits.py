@@ -28,6 +28,8 @@ FSDD_TEST_INDICES = range(5)
 GROUP_NAMES = {"folds": "fold", "esc10": "fold", "urbansound8k": "fold", "speaker": "speaker"}
 #: protocols that follow the parts that the data set's authors published
 PUBLISHED = frozenset({"official", "words", "commands", "x-sub", "x-view"})
+#: protocols of one data set that differ in its classes, not in its parts
+OTHER_CLASSES = {"words", "commands"}
 #: where an item's details name what it is an augmented copy of, several originals with the separator between
 AUGMENTED_FROM, SEPARATOR = "augmented_from", "|"
 
@@ -63,13 +65,19 @@ def splits(dataset: Dataset, protocol: str | None = None, seed: int = 0) -> list
         seed: for the random choices.
 
     Raises:
-        ConfigError: the data has no such protocol, or the seed is below 0.
+        ConfigError: the data has no such protocol, or was opened with the classes of another one; the seed is
+            below 0.
         InputError: there is too little data, or too few groups, to divide.
     """
     own = originals(dataset)
     if len(own) < len(dataset):
         return [with_copies(dataset, own, split) for split in splits(dataset.subset(own), protocol, seed)]
     chosen = choose_protocol(protocol or dataset.protocol, dataset.protocols, dataset.root)
+    if chosen != dataset.protocol and {chosen, dataset.protocol} == OTHER_CLASSES:
+        raise ConfigError(
+            f"{dataset.root} was opened with protocol {dataset.protocol!r}, which has other classes than "
+            f"{chosen!r}; open it with protocol={chosen!r}"
+        )
     if chosen in GROUP_NAMES:
         return _leave_one_group_out(dataset, GROUP_NAMES[chosen], -1 if chosen == "urbansound8k" else 1, seed)
     if chosen in PUBLISHED:
@@ -181,8 +189,10 @@ def _leave_one_group_out(dataset: Dataset, word: str, step: int, seed: int) -> l
             held = member == (tested + step) % len(names)
         else:
             held = np.zeros(len(member), dtype=bool)
-            rest = np.flatnonzero(member != tested)
-            held[rest] = hold_out(dataset.targets[rest], rest, VALIDATION_SHARE, _generator(seed))
+            # In the order of their names, so that the order of a table's rows changes nothing.
+            rest = np.array(sorted(np.flatnonzero(member != tested), key=lambda at: dataset.items[at].name))
+            units = np.arange(len(rest))
+            held[rest] = hold_out(dataset.targets[rest], units, VALIDATION_SHARE, _generator(seed))
             notes.append(
                 f"With 2 {word}s the validation clips come from the training {word}, so figures on them are "
                 "too good; the test part is not touched."

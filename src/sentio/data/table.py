@@ -16,9 +16,12 @@ from pathlib import Path, PurePosixPath
 from sentio.core.errors import InputError
 from sentio.data.dataset import Dataset, Item, choose_protocol, clean_label, listed, make_dataset
 from sentio.data.media import relative_path
+from sentio.data.splits import AUGMENTED_FROM
 
 #: ESC's file names: fold, recording, take, class
 ESC_NAME = re.compile(r"\d-(\d+)-[A-Z]-[\w.]+")
+#: the parts that the authors of a data set may have published
+PARTS = {"train", "validation", "test"}
 #: a line of the table: its number in the file, and its cells by column
 Row = tuple[int, dict[str, str]]
 
@@ -31,7 +34,8 @@ def read_table(path: Path, shown: Path, root: Path, protocol: str | None = None)
         shown: what messages call it.
         root: the data set as the user named it.
         protocol: ``folds`` (where there is a ``fold`` column), ``random``, or ``esc10`` (where there is an
-            ``esc10`` column): only the rows flagged there, divided by folds.
+            ``esc10`` column): only the rows flagged there, divided by folds. Of augmented copies of a data
+            set with published parts ``official`` first: the parts of their originals.
 
     Raises:
         InputError: the table or a row of it cannot be used; says which row.
@@ -49,6 +53,8 @@ def read_table(path: Path, shown: Path, root: Path, protocol: str | None = None)
         )
     has_folds = any(cells.get("fold") for _, cells in rows)
     protocols: tuple[str, ...] = ("folds", "random") if has_folds else ("random",)
+    if AUGMENTED_FROM in columns and {"train", "test"} <= {cells.get("part") for _, cells in rows} <= PARTS:
+        protocols = ("official", *protocols)
     flagged = has_folds and "esc10" in columns
     chosen = choose_protocol(protocol, (*protocols, "esc10") if flagged else protocols, root)
     if chosen == "esc10":
@@ -117,10 +123,12 @@ def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
             if not any(cells):
                 continue
             if columns is None:
-                columns = [cell.lower() for cell in cells]
+                columns = [cell.lower() for cell in _without_empty_end(cells)]
                 if len(set(columns)) < len(columns):
                     raise InputError(f"{shown} names a column twice (found: {listed(columns)}); rename one")
                 continue
+            # Spreadsheets go on with empty cells as far as any line ever did.
+            cells = cells[: len(columns)] + _without_empty_end(cells[len(columns) :])
             if len(cells) != len(columns):
                 raise InputError(
                     f"{shown} line {reader.line_num} has {len(cells)} cells where the header has "
@@ -135,6 +143,12 @@ def read_rows(path: Path, shown: Path, needs: Sequence[str]) -> list[Row]:
             "and a line per file"
         )
     return rows
+
+
+def _without_empty_end(cells: list[str]) -> list[str]:
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def check_columns(rows: Sequence[Row], columns: Sequence[str], shown: Path) -> None:

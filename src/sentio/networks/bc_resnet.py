@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from sentio.core.errors import ConfigError
 from sentio.core.registry import register
 from sentio.core.staged import Staged
 from sentio.nn.init import he_init
@@ -138,7 +139,12 @@ def bc_resnet(
         sub_bands: most frequency ranges that are normalised apart; a map whose width is no multiple of it is
             divided into fewer.
         dropout: of whole channels, behind each convolution along time.
+
+    Raises:
+        ConfigError: ``sub_bands`` is not above 0.
     """
+    if sub_bands < 1:
+        raise ConfigError(f"Option 'sub_bands' of network 'bc-resnet' must be 1 or more, got {sub_bands!r}")
     stages: dict[str, nn.Module] = {
         "stem": nn.Sequential(
             OrderedDict(

@@ -202,7 +202,10 @@ def _members(family: str, shape: tuple[int, ...], classes: int) -> list[list[Mem
     width, *others = scaling
     known = registry.find("network", family).options()
     given = {"in_channels": shape[0], "bands": shape[-1], "classes": classes}
-    fixed = {name: value for name, value in given.items() if name in known}
+    # Where bands are None by default they choose another network, such as sound-resnet's other head.
+    fixed = {
+        name: value for name, value in given.items() if name in known and known[name].default is not None
+    }
     return [
         [
             Member(family, {width: value, **dict(zip(others, chosen, strict=True)), **fixed}, shape)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -50,9 +52,11 @@ def load_transformers(net: Staged, source: Any, *, strict: bool = True) -> Loade
     ``ast`` takes ``ASTForAudioClassification``, ``mobilevit`` takes ``MobileViTForImageClassification``,
     with the names of releases 4 and 5. AST's kernels and positions, frequency first there, are transposed; a
     grid of positions of another size is cut around its middle or interpolated
-    (`sentio.nn.positions.resize_grid`). Where the network has one input channel and the weights three, the
-    first kernels are summed over them. Layer norms have the ``eps`` that the network was built with; AST
-    published there has 1e-12.
+    (`sentio.nn.positions.resize_grid`). A table of positions does not tell its own sides: they are those of
+    the model's ``config``, or of ``config.json`` beside a file; else the network's own if those make as many,
+    else as published, 12 along frequency, if that divides them. Where the network has one input channel and
+    the weights three, the first kernels are summed over them. Layer norms have the ``eps`` that the network
+    was built with; AST published there has 1e-12.
 
     Args:
         net: as made by `sentio.core.staged.create_network`, of the same width and depth.
@@ -72,7 +76,7 @@ def load_transformers(net: Staged, source: Any, *, strict: bool = True) -> Loade
     if isinstance(first, PatchTokens) and isinstance(first.positions, JointPositions):
         renamed = {name: _ast_name(name) for name in given}
         found = _rename(given, renamed)
-        changed = _to_time_first(found, first)
+        changed = _to_time_first(found, first, _told_grid(source))
         kernel = f"{_PATCHES}.conv.weight"
     elif any(isinstance(module, MobileViTBlock) for module in net.modules()):
         renamed = {name: _mobilevit_name(name) for name in given}
@@ -97,6 +101,8 @@ def load_transformers(net: Staged, source: Any, *, strict: bool = True) -> Loade
     return loaded
 
 
+#: patches along the 128 bands of published AST
+PUBLISHED_FREQUENCIES = 12
 _PATCHES = "stages.patches"
 _GRID = f"{_PATCHES}.positions.grid"
 #: what position_embeddings and the two tokens are renamed to before `_to_time_first` sorts them
@@ -179,7 +185,7 @@ def _rename(given: Mapping[str, Tensor], renamed: Mapping[str, str | None]) -> d
     return {ours: given[name] for name, ours in renamed.items() if ours is not None}
 
 
-def _to_time_first(found: dict[str, Tensor], patches: PatchTokens) -> list[str]:
+def _to_time_first(found: dict[str, Tensor], patches: PatchTokens, told: tuple[int, int] | None) -> list[str]:
     """Sort AST's tokens and positions into ours, in place; says what had to be changed."""
     kernel = f"{_PATCHES}.conv.weight"
     if kernel in found:
@@ -191,7 +197,7 @@ def _to_time_first(found: dict[str, Tensor], patches: PatchTokens) -> list[str]:
         return []
     table, grid = found[_JOINED][0], patches.grid
     found[f"{_PATCHES}.positions.special"] = table[:2][: len(patches.special)]
-    old = _old_grid(len(table) - 2, grid)
+    old = _old_grid(len(table) - 2, grid, told)
     if old is None:
         return []
     found[_GRID] = resize_grid(table[2:].unflatten(0, (old[1], old[0])).transpose(0, 1), grid)
@@ -201,12 +207,35 @@ def _to_time_first(found: dict[str, Tensor], patches: PatchTokens) -> list[str]:
     return [f"positions were resized from {sizes} (time x frequency)"]
 
 
-def _old_grid(patches: int, grid: tuple[int, int]) -> tuple[int, int] | None:
-    """(time, frequency) of a table: as many frequencies as ours if they divide it, else a square."""
-    if patches % grid[1] == 0:
-        return patches // grid[1], grid[1]
+def _old_grid(patches: int, ours: tuple[int, int], told: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(time, frequency) of a table: what the source tells, else ours, the published one's, or a square."""
+    for grid in (told, ours):
+        if grid is not None and grid[0] * grid[1] == patches:
+            return grid
+    for frequency in (PUBLISHED_FREQUENCIES, ours[1]):
+        if patches % frequency == 0:
+            return patches // frequency, frequency
     side = isqrt(patches)
     return (side, side) if side * side == patches else None
+
+
+def _told_grid(source: Any) -> tuple[int, int] | None:
+    """(time, frequency) of the patches by the settings of a model, or those that lie beside its weights."""
+    facts: Any = getattr(source, "config", None)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        path = (path if path.is_dir() else path.parent) / "config.json"
+        try:
+            facts = SimpleNamespace(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+    try:
+        return (
+            (facts.max_length - facts.patch_size) // facts.time_stride + 1,
+            (facts.num_mel_bins - facts.patch_size) // facts.frequency_stride + 1,
+        )
+    except (AttributeError, TypeError, ZeroDivisionError):
+        return None
 
 
 def _came(ours: str | None, fits: Mapping[str, Tensor]) -> bool:

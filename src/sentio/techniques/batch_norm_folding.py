@@ -169,7 +169,7 @@ def _layers_before(
         if layer is None or len(layer.weight) != norm.num_features:
             return None
         layers.append(layer)
-    return layers
+    return layers if len(set(layers)) == len(layers) else None  # a sum with itself
 
 
 def _terms(value: fx.Node) -> Iterator[fx.Node]:
@@ -241,7 +241,8 @@ def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     shift = -_wide(norm.running_mean)
     if norm.affine:
         scale = scale * _wide(norm.weight)
-        return scale, shift * scale + _wide(norm.bias)
+        # Newer releases of PyTorch can leave the bias out.
+        return scale, shift * scale if norm.bias is None else shift * scale + _wide(norm.bias)
     return scale, shift * scale
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, softmax
 
 from sentio.core.anytime import FINAL, Read
-from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.errors import ConfigError, InputError, UnknownNameError
 from sentio.core.multi_exit import MultiExit
 from sentio.techniques.distillation_objective import Comparison
 from sentio.techniques.distillation_teacher import Ensemble
@@ -47,7 +47,7 @@ def distillation_loss(
     logits is ``tau * (p - q) / batch``.
 
     Args:
-        student, teacher: logits, ``(batch, class)`` or with more axes behind; halves are widened. The
+        student, teacher: logits, ``(batch, class)`` or with more axes behind, of any precision. The
             gradient goes to both, so detach the teacher's.
         temperature: ``tau``, above 0.
         form: ``hinton`` as above (Hinton et al. 2015); ``phinet`` for the cross-entropy of ``p`` under
@@ -56,14 +56,23 @@ def distillation_loss(
             their number.
 
     Returns:
-        A scalar.
+        A scalar, float32 or, as the student's logits, float64.
 
     Raises:
+        InputError: the two are not of one shape.
         ConfigError: a temperature that is not above 0, or no such form.
     """
     how = find_form(form)
     check_temperature(temperature)
-    student, teacher = (x if x.dtype == torch.float64 else x.float() for x in (student, teacher))
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"Student and teacher answer about the same samples and classes, got logits of shapes "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    given = student.dtype if student.dtype == torch.float64 else torch.float32
+    # tau**2 takes rounding with it: at 10,000 a loss in single precision would be three times too large.
+    wide = torch.float32 if student.device.type == "mps" else torch.float64
+    student, teacher = student.to(wide), teacher.to(wide)
     log_p = log_softmax(student / temperature, 1)
     if how.entropy:
         each = -softmax(teacher / temperature, 1) * log_p
@@ -71,7 +80,7 @@ def distillation_loss(
         log_q = log_softmax(teacher / temperature, 1)
         each = kl_div(log_p, log_q, log_target=True, reduction="none")
     loss = (each.mean(1) if how.class_mean else each.sum(1)).mean()
-    return loss * temperature**2 if how.squared else loss
+    return (loss * temperature**2 if how.squared else loss).to(given)
 
 
 def check_temperature(temperature: Any) -> None:

@@ -240,7 +240,9 @@ def fingerprint(net: nn.Module) -> str:
     """Of all weights and buffers of a network."""
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes, for numpy has no bfloat16.
+        bare = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(name.encode() + bare.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -14,6 +14,11 @@ from sentio.training.sections import Recipe
 from sentio.training.task_of_recipe import build_task, changed, technique_problem
 from sentio.training.task_of_recipe import problems as task_problems
 
+#: keys of ``augment`` that change features along time and frequency
+OF_MAPS = {
+    *("roll", "shift", "warp_time", "warp_frequency", "gain", "time_mask", "frequency_mask"),
+    *("erase", "freq_mixstyle", "mixstyle"),
+}
 #: kind -> option that follows from the data
 FROM_DATA = {"network": "classes", "task": "labels"}
 
@@ -125,6 +130,13 @@ def frontend_problems(recipe: Recipe, frontend: FrontEnd, task: Task | None) -> 
             f"augment.{key}: front end {frontend.name!r} gives several inputs, which nothing changes alike; "
             "take it out"
             for key in changed(recipe.augment)
+        ]
+    elif any(len(shape) != 3 for shape in frontend.input_shapes.values()):
+        found += [
+            f"augment.{key}: front end {frontend.name!r} gives no (channel, time, frequency) to change; take "
+            "it out"
+            for key in changed(recipe.augment)
+            if key in OF_MAPS
         ]
     return found
 

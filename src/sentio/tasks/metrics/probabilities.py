@@ -27,7 +27,7 @@ def log_loss(probabilities: Floats, targets: Classes, *, by_class: bool = False)
             same where all classes have as many samples.
 
     Raises:
-        InputError: there is no sample, or the two do not fit each other.
+        InputError: there is no sample, the two do not fit each other, or a target is no class.
     """
     _check(probabilities, targets)
     loss = -np.log(np.maximum(probabilities[np.arange(len(targets)), targets].astype(np.float64), LEAST))
@@ -45,7 +45,7 @@ def expected_calibration_error(probabilities: Floats, targets: Classes, *, bins:
         bins: number of bins, closed on the right.
 
     Raises:
-        InputError: there is no sample, or the two do not fit each other.
+        InputError: there is no sample, the two do not fit each other, or a target is no class.
     """
     _check(probabilities, targets)
     return binned_calibration_error(probabilities, targets, bins=bins)
@@ -59,10 +59,12 @@ def macro_accuracy(answers: Classes, targets: Classes) -> float:
         targets: class numbers, ``(sample,)``.
 
     Raises:
-        InputError: there is no sample.
+        InputError: there is no sample, or not an answer for each.
     """
     if not len(targets):
         raise InputError("There is no sample to measure")
+    if answers.shape != targets.shape:
+        raise InputError(f"Each target has an answer, got shapes {answers.shape} and {targets.shape}")
     return _mean((answers == targets).astype(np.float64), targets, True)
 
 
@@ -77,4 +79,11 @@ def _check(probabilities: Floats, targets: Classes) -> None:
         raise InputError(
             "Probabilities are (sample, class) with one target for each of at least one sample, got "
             f"{probabilities.shape} and {targets.shape}"
+        )
+    classes = probabilities.shape[1]
+    whole = np.issubdtype(targets.dtype, np.integer)
+    if not whole or targets.min() < 0 or targets.max() >= classes:
+        raise InputError(
+            f"Targets are class numbers from 0 to {classes - 1}, got {targets.dtype} from {targets.min()} to "
+            f"{targets.max()}; leave out samples without a class"
         )
