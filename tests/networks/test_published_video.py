@@ -143,7 +143,7 @@ def test_squeeze_over_the_last_frames_keeps_their_means():
 def test_impossible_options_are_refused():
     with pytest.raises(ConfigError, match="'blocks' of X3D is four numbers"):
         create_network("x3d-s", blocks=[1, 2])
-    with pytest.raises(ConfigError, match="'width' of X3D must be at least 1"):
+    with pytest.raises(ConfigError, match="'width' of network 'x3d-s' is a whole number from 1 up, got 0"):
         create_network("x3d-s", width=0)
     with pytest.raises(ConfigError, match="averages over a 'clip' or a 'frame'"):
         create_network("x3d-s", squeeze="video")
