@@ -10,9 +10,10 @@ from torch import nn
 
 from sentio.core import registry
 from sentio.core.errors import ConfigError, StageError, UnknownNameError
-from sentio.core.features import Prepared
+from sentio.core.features import Prepared, finished
 from sentio.core.multi_exit import MultiExit, add_exits
 from sentio.core.profiling import profile
+from sentio.core.row_timing import frontend_times
 from sentio.core.staged import Staged, create_network
 
 torch.set_num_threads(1)
@@ -211,6 +212,21 @@ def test_the_sound_front_end_prepares_one_window():
     first = profile(SimpleNamespace(frontend=frontend, network=net), repeats=1, warmup=0).rows[0]
     assert first.output_shapes == frontend.input_shapes
     assert first.ms > 0
+
+
+@pytest.mark.parametrize("name", registry.names("frontend"))
+def test_every_front_end_is_timed_on_what_it_takes(name):
+    frontend = registry.build("frontend", name)
+    (ms,) = frontend_times(frontend, 1, 0)
+    assert ms > 0
+    noise = getattr(frontend, "noise", None)
+    if noise is not None:
+        inputs = finished(frontend, frontend.prepare(noise()).inputs)
+        named = inputs if isinstance(inputs, dict) else {"main": inputs}
+        # One window, so that what is timed is what the network gets.
+        assert {key: value.shape for key, value in named.items()} == {
+            key: (1, *shape) for key, shape in frontend.input_shapes.items()
+        }
 
 
 def test_a_model_without_a_front_end_or_without_timing():

@@ -73,6 +73,12 @@ def test_its_card_is_that_of_its_entry_in_the_zoo(file, made_by, build):
     assert by is not None and by.for_card() == read_recipe(made_by.recipe).for_card()
 
 
+def test_it_can_be_profiled_with_its_front_end(file):
+    found = sentio.profile(sentio.load(file, runtime="torch"), repeats=1, warmup=0)
+    assert found.rows[0].kind == "frontend" and found.rows[0].ms > 0
+    assert list(found.exit_ms())[-1] == "final"
+
+
 def test_it_names_no_place_of_the_machine_it_was_made_on(file, build):
     assert list(build.local_paths(file)) == []
 

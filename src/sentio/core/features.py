@@ -33,7 +33,10 @@ class Prepared:
 
 
 class FrontEnd(Protocol):
-    """Turns a source (a path, or samples with their rate) into windows of features."""
+    """Turns a source (a path, or samples with their rate) into windows of features.
+
+    One that takes no sound has a method ``noise`` too, which gives a source of one window, to be timed on.
+    """
 
     name: str
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sentio.core.anytime import FINAL, Boundary, ExitPoint
 from sentio.core.confidence import classifier_confidence
 from sentio.core.errors import SentioError
-from sentio.core.features import FrontEnd
+from sentio.core.features import FrontEnd, finished
 from sentio.core.multi_exit import MultiExit
 from sentio.core.policy import Fixed
 from sentio.core.staged import evaluating
@@ -98,13 +99,26 @@ def _timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 
 def frontend_times(frontend: FrontEnd, repeats: int, warmup: int) -> list[float]:
-    """Milliseconds of preparing one window of noise at the front end's own rate, for each timed run."""
+    """Milliseconds of preparing one window of noise as the network takes it, for each timed run.
+
+    The noise is what the front end's method ``noise`` gives, sound at its own rate where it has none.
+    """
+
+    def prepared() -> Any:
+        return finished(frontend, frontend.prepare(source).inputs)
+
+    own = getattr(frontend, "noise", None)
+    source = _sound(frontend) if own is None else own()
+    laps = [_timed(prepared)[1] for _ in range(warmup + repeats)]
+    return laps[warmup:]
+
+
+def _sound(frontend: FrontEnd) -> tuple[NDArray[np.float32], int]:
+    """Noise of one window, and samples per second."""
     settings = frontend.settings()
     rate, seconds = int(settings.get("rate", 16_000)), float(settings.get("window", 1.0))
     length = round(rate * seconds)
-    noise = np.random.default_rng(0).normal(0.0, 0.1, length).astype(np.float32)
-    laps = [_timed(frontend.prepare, (noise, rate))[1] for _ in range(warmup + repeats)]
-    return laps[warmup:]
+    return np.random.default_rng(0).normal(0.0, 0.1, length).astype(np.float32), rate
 
 
 def due(net: MultiExit, stage: str) -> list[ExitPoint]:

@@ -101,6 +101,13 @@ class ImageAndSound:
         scale = {key: None if getattr(self, key) is None else dict(getattr(self, key)) for key in SCALE}
         return {"picture": plain[0], "sound": {"name": ear.name, **plain[1]}, **scale}
 
+    def noise(self) -> dict[str, Any]:
+        """A picture of random pixels, and a window of noise with samples per second."""
+        eye, ear = self.parts
+        rate, length = ear.features.rate, ear.window_samples
+        sound = np.random.default_rng(0).normal(0.0, 0.1, length).astype(np.float32)
+        return {MAIN: eye.noise(), AUDIO: (sound, rate)}
+
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
         """One picture with its sound.
 

@@ -77,6 +77,10 @@ class ImageFrontEnd:
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
 
+    def noise(self) -> NDArray[np.uint8]:
+        """Random pixels of the size that comes out, ``(height, width, 3)``."""
+        return np.random.default_rng(0).integers(0, 256, (self.height, self.width, 3), np.uint8)
+
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
         """One image.
 

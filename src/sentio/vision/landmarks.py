@@ -144,6 +144,10 @@ class LandmarkFrontEnd:
             values["template"] = [list(point) for point in self.template]
         return values
 
+    def noise(self) -> NDArray[np.float32]:
+        """Random points of one window, ``(time, 68, 2)``."""
+        return np.random.default_rng(0).normal(0.0, 1.0, (self.frames, 68, 2)).astype(np.float32)
+
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
         """Edges of one sequence: always one window.
 

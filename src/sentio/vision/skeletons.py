@@ -68,6 +68,11 @@ class SkeletonFrontEnd:
         """Plain values that the builder of this name takes as options."""
         return asdict(self)
 
+    def noise(self) -> NDArray[np.float32]:
+        """Random positions in metres for one window, ``(time, body, joint, 3)``."""
+        shape = (self.frames, self.persons, JOINTS, 3)
+        return np.random.default_rng(0).normal(0.0, 1.0, shape).astype(np.float32)
+
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
         """Poses of a recording's windows.
 

@@ -100,6 +100,12 @@ class VideoFrontEnd:
         )
         return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
 
+    def noise(self) -> tuple[NDArray[np.uint8], float]:
+        """Random frames of one window, ``(time, side, side, 3)``, and how many there are in a second."""
+        side = max(self.side, self.short_side or 0)
+        shape = (self.frames, side, side, 3)
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8), self.rate
+
     def prepare(self, source: Any, *, hop: float | None = None) -> Prepared:
         """Clips of a video.
 
