@@ -147,7 +147,7 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         row.name,
         stream.hop,
         sliding.ms,
-        beside_live.ms,
+        sliding.ms * beside_live.ratio,
         sliding.reference_ms,
         peer_ms,
         1 / sliding.ratio,

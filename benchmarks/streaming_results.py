@@ -58,7 +58,8 @@ class Result:
     """Milliseconds for a hop, MACs, and bytes kept for a stream, ours and theirs; None if there is no peer.
 
     Args:
-        live_ms: of a stream that is not frozen, which shares the network's weights.
+        live_ms: of a stream that is not frozen, which shares the network's weights: so many times ``step_ms``
+            as it takes right beside a step, where no window has put other things into the caches.
         wide: several streams beside several windows, where one window is short.
         longer: several hops in one step, where a single one saves too little.
         difference: of the peer's features from ours, over the largest magnitude, in double precision.
