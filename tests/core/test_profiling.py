@@ -104,7 +104,7 @@ def test_milliseconds_of_exits_are_those_of_whole_answers(monkeypatch):
         net.backbone.stages[key] = Takes(clock, ms, net.backbone.stages[key])
     for key, ms in (("a", 0.5), ("b", 0.25)):
         net.branches[key] = Takes(clock, ms, net.branches[key])
-    for module in ("row_timing", "answering"):
+    for module in ("row_timing", "timing", "answering"):
         monkeypatch.setattr(f"sentio.core.{module}.perf_counter", lambda: clock[-1])
     real = MultiExit.predict
 

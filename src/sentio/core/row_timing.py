@@ -18,7 +18,7 @@ from sentio.core.features import FrontEnd, finished
 from sentio.core.multi_exit import MultiExit
 from sentio.core.policy import Fixed
 from sentio.core.staged import evaluating
-from sentio.core.timing import Watch
+from sentio.core.timing import answer_lap
 
 
 def row_times(
@@ -62,13 +62,10 @@ def _row_lap(net: MultiExit, inputs: Boundary) -> list[float]:
 
 def _answer_lap(net: MultiExit, inputs: Boundary) -> list[float]:
     """Milliseconds until each exit's answer is given back; empty if the network has none to give."""
-    watch = Watch()
     try:
-        answers, ms = _timed(net.predict, inputs, watch)
+        return answer_lap(lambda policy: net.predict(inputs, policy))
     except (SentioError, KeyError):
         return []  # NaN, exits of unlike shapes, an end without a main tensor: its stages run all the same
-    around = ms - float(answers.ms[0])
-    return [*(elapsed + around for elapsed in watch.elapsed), ms]
 
 
 def _sums(net: MultiExit, laps: list[float]) -> list[float]:
