@@ -1,4 +1,4 @@
-"""What helps on few recordings: the recipe of esc10-sounds, with warping beside, one thing changed at a time.
+"""What helps on few recordings: the recipe of esc10-micro, with warping beside, one thing changed at a time.
 
 Variants are augmentations taken out or put in, other windows and scales, another start, other sizes, and a
 teacher. The peer in the same run, on the same windows, is scikit-learn's logistic regression on mean and
@@ -117,7 +117,7 @@ def run(
 ) -> Fold:
     """One training of a variant."""
     start, changes = VARIANTS[name]
-    values = read_recipe(RECIPES / "esc10-sounds.yaml").model_dump(mode="json")
+    values = read_recipe(RECIPES / "esc10-micro.yaml").model_dump(mode="json")
     values["augment"] |= WARPING
     origin: Model | Path | None = Path(options.start)
     if start in ("nothing", "teacher"):

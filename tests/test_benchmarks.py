@@ -211,7 +211,7 @@ def test_sounds_knows_every_audio_network():
     pictures |= {"ir-50", "mobilenet-v1", "resnet152", "tap-cnn", "transcrowd", "vgg16", "vit-b16"}
     pictures |= {"small-resnet"}
     moving = {"agcn", "slow", "st-bln", "st-gcn", "x3d-l", "x3d-m", "x3d-s", "x3d-xs"}
-    large = {"ast", "passt", "vggish", "vit-large"}
+    large = {"aisfx", "ast", "passt", "vggish", "vit-large"}
     for name in set(registry.names("network")) - pictures - moving - large:
         assert f'    "{name}": ' in listed, f"{name} is missing in benchmarks/sounds.py"
 

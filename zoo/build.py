@@ -98,6 +98,8 @@ class Entry:
         start: what the training starts from; None for random weights.
         teacher: the recipe of a network that teaches by distillation, trained first on the same data; what
             it teaches has ``teacher: self`` in its place.
+        fetched: the name of a teacher that is not trained here but made of its authors' weights by the script
+            of that name beside this one; it has to lie in the work folder.
         first: the recipe by which the network is taught first; it then goes on from there by ``recipe``,
             taught by what it was. Without, ``recipe`` is what the teacher teaches.
         halves: whether, of data without a test part, thresholds are fitted on one half of the validation part
@@ -120,6 +122,7 @@ class Entry:
     credits: str
     start: Start | None = None
     teacher: Path | None = None
+    fetched: str | None = None
     first: Path | None = None
     halves: bool = False
     dtype: str = "float32"
@@ -150,7 +153,6 @@ STREET = Rendered(
 )
 EVERYDAY = {"kinds": "all", "per_class": 260, "seconds": 2.0, "seed": 21, "rate": 32_000}
 ESC10 = {
-    "recipe": ROOT / "recipes" / "esc10-sounds.yaml",
     "source": Given("SENTIO_ESC10", "ESC-10 with its folds (github.com/karolpiczak/ESC-50)"),
     "data": "ESC-10, folds 1 to 4, after rendered clips of 18 sounds and of none",
     "tested_on": "the clips of each fold by a model trained on the other three",
@@ -174,12 +176,15 @@ ZOO = (
     ),
     Entry(
         "esc10-sounds",
+        ROOT / "recipes" / "esc10-sounds.yaml",
+        fetched="aisfx",
         purpose="ten sounds of animals, weather, people and machines, in windows of 2 s",
         start=Start(ESC10_START, EVERYDAY),
         **ESC10,
     ),
     Entry(
         "esc10-micro",
+        ROOT / "recipes" / "esc10-micro.yaml",
         purpose="the same ten sounds in fewer than 30,000 parameters",
         start=Start(ESC10_START, EVERYDAY, {"network__options": {"width": 7, "kernel": 5, "hidden": False}}),
         **ESC10,
@@ -258,9 +263,14 @@ def make(
             as it was.
     """
     train, test = _data(entry, work, given or {})
+    _check_fetched(entry, work)
     start = _start(entry, work) if begun is None else _begun(begun, entry)
-    recipe, cache = read_recipe(entry.recipe), work / "features"
-    with Bars() as bars:
+    recipe, cache = read_recipe(entry.recipe), work.absolute() / "features"
+    # Where a teacher lies, so that the recipe on the card names it without that folder.
+    place = contextlib.nullcontext() if entry.fetched is None else contextlib.chdir(work)
+    train, start = train.absolute(), start and start.absolute()
+    trained, shelf, work = trained and trained.absolute(), shelf.absolute(), work.absolute()
+    with Bars() as bars, place:
         if trained is not None:
             model = _trained(trained, recipe, entry.taught_by)
         elif entry.teacher is not None:
@@ -366,6 +376,15 @@ def _start(entry: Entry, work: Path) -> Path | None:
     with Bars() as bars:
         sentio.train(None, recipe, clips, out=made, progress=bars)
     return made
+
+
+def _check_fetched(entry: Entry, work: Path) -> None:
+    if entry.fetched is not None and not (work / entry.fetched).exists():
+        script = f"zoo/{entry.fetched}.py"
+        raise MissingDataError(
+            f"its teacher is not here; {script} says where its weights are, and "
+            f"python {script} WEIGHTS -o {work / entry.fetched} makes it"
+        )
 
 
 def _begun(artifact: Path, entry: Entry) -> Path:

@@ -151,6 +151,24 @@ def test_a_teacher_is_trained_first_and_its_place_is_not_told(build, entry, run,
     assert build.recipe_on(card, folder / "another.yaml") is None
 
 
+def test_a_teacher_of_fetched_weights_has_to_lie_in_the_work_folder(build, entry, run, tones, tmp_path):
+    recipe = tmp_path / "taught.yaml"
+    recipe.write_text(
+        entry.recipe.read_text()
+        + "technique: {name: distillation, options: {teacher: ../work/wise, probe: true, cache: true}}\n"
+    )
+    taught = dataclasses.replace(entry, recipe=recipe, fetched="wise")
+    out = run("--data", f"stand-in={tones}", entry=taught)
+    assert out.startswith("stand-in is skipped: its teacher is not here; zoo/wise.py says where its weights")
+    (tmp_path / "work").mkdir(exist_ok=True)
+    sentio.train(None, entry.recipe, tones, out=tmp_path / "work" / "wise")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path / "work")  # a recipe with a network looks for its teacher as it is read
+        run("--data", f"stand-in={tones}", entry=taught)
+    card = sentio.load(tmp_path / "shelf" / "stand-in.sentio").card
+    assert card["recipe"]["technique"]["options"]["teacher"] == "wise"
+
+
 def test_what_was_taught_first_goes_on_and_teaches_itself(build, entry, run, tones, tmp_path):
     folder = tmp_path / "recipes"
     folder.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
@@ -483,9 +484,24 @@ def test_kept_answers_are_those_of_the_clips(small):
     expected = distillation_loss(net(x)[FINAL], teacher(x)[FINAL], 2).item()
     found = phase.objective.losses(net, given, label_loss)["distillation"].item()
     assert found == pytest.approx(expected, rel=1e-5)
-    mixed = TrainingBatch(x, torch.eye(3), items, phase.losses, 0, torch.Generator())
-    with pytest.raises(ConfigError, match="the batch mixes clips; take mixup out"):
-        phase.objective.losses(net, mixed, label_loss)
+
+
+def test_what_is_kept_about_a_mixture_is_the_mixture_of_what_is_kept(small):
+    net, teacher = small.multi_exit(), small.multi_exit(seed=5)
+    (phase,) = registry.build(
+        "technique", "distillation", net, teacher=teacher, cache=True, weight={FINAL: 1.0}, temperature=3.0
+    )
+    inputs = small.features(8)
+    phase.objective.check(net, setting(small))
+    phase.objective.prepare(net, setting(small), inputs)
+    items, shares = torch.tensor([5, 2]), torch.tensor([[1.0, 0.0], [0.3, 0.7]])
+    x = torch.from_numpy(inputs[items.numpy()])
+    mixed = (shares @ x.flatten(1)).view_as(x)
+    given = TrainingBatch(mixed, torch.eye(3)[:2], items, phase.losses, 0, torch.Generator(), shares)
+    said = shares @ (teacher(x)[FINAL] / 3).softmax(1)
+    far = kl_div((net(mixed)[FINAL] / 3).log_softmax(1), said, reduction="batchmean") * 9
+    found = phase.objective.losses(net, given, lambda output, _: output.sum())["distillation"].item()
+    assert found == pytest.approx(far.item(), rel=1e-5)
 
 
 def test_kept_answers_are_asked_for_anew_where_the_training_part_changes(small):
@@ -494,7 +510,8 @@ def test_kept_answers_are_asked_for_anew_where_the_training_part_changes(small):
         "technique", "distillation", net, teacher=teacher, cache=True, phases="classifier-wise"
     )
     runs, ask = [], Teacher.run
-    first, both = small.features(20), small.features(30)[::-1].copy()
+    first = small.features(20)
+    both = np.concatenate([first, small.features(10, seed=1)])[::-1].copy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Teacher, "run", lambda self, x, *rest: (runs.append(len(x)), ask(self, x, *rest))[1])
         for phase in phases:
@@ -503,7 +520,8 @@ def test_kept_answers_are_asked_for_anew_where_the_training_part_changes(small):
         for inputs in (first, both):
             for phase in phases:
                 phase.objective.prepare(net, setting(small), inputs)
-    assert len(phases) > 1 and runs == [20, 30]  # once for all phases of a training
+    # Once for all phases of a training, and the second time only what is new in it.
+    assert len(phases) > 1 and sum(runs) == 30
     items = torch.tensor([25, 0])
     expected = teacher(torch.from_numpy(both[items.numpy()]))[FINAL]
     torch.testing.assert_close(phases[0].objective.teachers.kept(items), expected.detach())

@@ -94,8 +94,41 @@ def test_answers_kept_for_each_clip(trained, tones, recipe):
     asked = train(None, recipe(epochs=1, technique=with_teacher(str(trained.path))), tones)
     for a, b in zip(kept.network.parameters(), asked.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)  # other batches, other rounding
-    with pytest.raises(ConfigError, match="the batch mixes clips; take mixup out"):
-        train(None, recipe(epochs=1, technique=technique, augment={"mixup": 0.3}), tones)
+
+
+def test_kept_answers_are_mixed_with_the_clips(trained, tones, recipe):
+    technique = with_teacher(str(trained.path), cache=True, weight=1.0)
+    mixing = {"mixup": 1.0, "mixup_per_sample": True}
+    mixed, plain = (
+        train(None, recipe(epochs=1, technique=technique, augment=change), tones) for change in (mixing, {})
+    )
+    assert not same(mixed, plain)
+
+
+def test_a_teacher_of_another_front_end_and_other_classes(trained, tones, few, recipe, tmp_path):
+    """It knows two of three classes, by other bands, at another rate, and hears clips for itself."""
+    frontend = recipe()["frontend"]
+    settings = {**frontend["options"], "n_mels": 20, "rate": 8000}
+    apart = recipe(frontend={**frontend, "options": settings}, epochs=3)
+    teacher = train(None, apart, few(8, labels=("high", "low")), out=tmp_path / "teacher")
+    assert teacher.frontend.settings()["n_mels"] != trained.model.frontend.settings()["n_mels"]
+    technique = with_teacher(str(tmp_path / "teacher"), cache=True, probe=0.1, weight=1.0)
+    values = recipe(epochs=2, technique=technique, augment={"mixup": 0.5}, refit=True, keep="last")
+    taught = train(None, values, tones)
+    assert taught.card["test"]["accuracy"] > 0.5  # of three classes, and no label was seen
+    with pytest.raises(ConfigError, match=r"does not know middle; choose a teacher of the same classes"):
+        train(None, recipe(technique=with_teacher(str(tmp_path / "teacher"), cache=True)), tones)
+
+
+def test_a_teacher_of_another_front_end_hears_for_itself_with_cache_alone(trained, tones, recipe):
+    frontend = recipe()["frontend"]
+    other = {**frontend, "options": {**frontend["options"], "n_mels": 20}}
+    technique = with_teacher(str(trained.path), weight=1.0)
+    with pytest.raises(ConfigError, match=r"n_mels is 24 there and 20 here; give both .* or cache: true"):
+        train(None, recipe(technique=technique, frontend=other), tones)
+    technique["options"]["cache"] = True
+    model = train(None, recipe(technique=technique, frontend=other, epochs=4), tones)
+    assert model.card["test"]["accuracy"] > 0.5  # of three classes
 
 
 def test_a_teacher_of_other_scale_of_features(trained, tones, few, recipe):

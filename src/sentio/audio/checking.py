@@ -61,7 +61,7 @@ def log_mel_problem(s: LogMel) -> str | None:
     choices: dict[str, tuple[Any, ...]] = {
         "mel_scale": ("slaney", "htk"),
         "triangles": ("hertz", "mel"),
-        "norm": ("slaney", None),
+        "norm": ("slaney", "sum", None),
         "power": (1.0, 2.0),
         "center": (True, False),
         "pad_mode": ("constant", "reflect"),

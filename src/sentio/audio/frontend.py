@@ -46,7 +46,8 @@ class LogMel:
         mel_scale: "slaney" (linear below 1 kHz; Slaney, Auditory Toolbox, 1998) or "htk" (O'Shaughnessy,
             1987).
         triangles: axis on which a band's filter is a triangle, "hertz" or, as in Kaldi, "mel".
-        norm: "slaney" divides each band's filter by its width in hertz; None leaves its peak at 1.
+        norm: "slaney" divides each band's filter by its width in hertz; "sum" by the sum of its weights, as
+            in Essentia, so that a band is a mean over bins; None leaves its peak at 1.
         power: 2.0 sums powers in each band, 1.0 magnitudes.
         center: frame ``t`` is centred at sample ``t * hop_length``, the clip padded by half an FFT on either
             side; if False it starts there and nothing is padded.
@@ -79,7 +80,7 @@ class LogMel:
     f_min: float = 0.0
     f_max: float | None = None
     mel_scale: Literal["slaney", "htk"] = "slaney"
-    norm: Literal["slaney"] | None = "slaney"
+    norm: Literal["slaney", "sum"] | None = "slaney"
     power: float = 2.0
     center: bool = True
     pad_mode: Literal["constant", "reflect"] = "constant"
@@ -226,6 +227,9 @@ def mel_filters(settings: LogMel) -> Array:
         )
     if settings.norm == "slaney":
         filters *= 2.0 / (in_hertz[2:, None] - in_hertz[:-2, None])
+    elif settings.norm == "sum":
+        sums = filters.sum(axis=1, keepdims=True)
+        filters /= np.where(sums > 0, sums, 1.0)
     return filters
 
 

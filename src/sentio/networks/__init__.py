@@ -3,6 +3,7 @@
 #: name -> module in this folder
 MEMBERS = {
     "agcn": "st_gcn",
+    "aisfx": "aisfx",
     "ast": "vit",
     "audio-csrnet": "csrnet",
     "bc-resnet": "bc_resnet",

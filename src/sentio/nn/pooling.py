@@ -46,6 +46,31 @@ def _max_mean_head(head: MaxMeanHead) -> Form:
     return Chain(pool, *before, head.drop2, head.fc2)
 
 
+class MeanMaxHead(nn.Module):
+    """Mean over frequency, maximum over time, and a linear layer: to ``(batch, classes)``.
+
+    Takes ``(batch, channels, time, frequency)`` of any size.
+
+    Args:
+        channels, classes: of input and output; where they are equal the layer begins as the identity.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, classes)
+        if classes == channels:
+            nn.init.eye_(self.fc.weight)
+            nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean(dim=3).amax(dim=2))
+
+
+@streams(MeanMaxHead)
+def _mean_max_head(head: MeanMaxHead) -> Form:
+    return Chain(_maps(), WindowPool("max", others="mean"), head.fc)
+
+
 class BandsHead(nn.Module):
     """Mean over time alone, then one linear layer that tells the bands apart: to ``(batch, classes)``.
 

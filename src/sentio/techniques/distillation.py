@@ -19,6 +19,8 @@ from sentio.techniques.distillation_token import HARD, TokenTerm
 from sentio.techniques.distillation_vitkd import FeatureTerm
 from sentio.techniques.phases import Phase
 
+#: L2 penalty of a probe that has none of its own
+PENALTY = 0.1
 #: the student's last exit as the teacher of the others, and all its exits together as the teacher of each
 SELF, EXITS = "self", "exits"
 
@@ -39,6 +41,7 @@ def build(
     form: str = "hinton",
     average: Average = "logits",
     cache: bool = False,
+    probe: bool | float = False,
     token: str | None = None,
     features: bool | Mapping[str, Any] = False,
     patchout: Sequence[int] | None = None,
@@ -63,6 +66,9 @@ def build(
         form: see `distillation_loss`.
         average: of several teachers, their ``logits`` or ``probabilities``.
         cache: ask the teacher about every training sample once, before training and without augmentation.
+            It may then have a front end of its own.
+        probe: true, or an L2 penalty, for a teacher of other classes or of none: a linear probe on its
+            embeddings, fitted to the training part, answers in its place (`LinearProbe`). Needs ``cache``.
         token: ``soft`` or ``hard`` where the last stage has a distillation token, which then learns from the
             teacher, and the class token from labels; see `TokenTerm`.
         features: true, or options of `FeatureTerm`, to compare features with the teacher's (ViTKD).
@@ -79,16 +85,19 @@ def build(
     if weight is None:
         weight = {name: 0.5 if name == FINAL and token == HARD else 0.8 for name in net.exit_names}
     weights = _weights(net, weight, most=1.0 if label_weight is None else float("inf"))
+    penalty = _penalty(probe)
     within = teacher if isinstance(teacher, str) and teacher in (SELF, EXITS) else None
     if within is not None:
         if within == SELF:
             weights[FINAL] = 0.0
-        _check_within(weights, cache=cache, token=token, features=features, patchout=patchout)
+        _check_within(weights, cache=cache, probe=penalty, token=token, features=features, patchout=patchout)
     if label_weight is not None:
         _check_weight("label_weight", label_weight)
     given = {name: 1.0 - w if label_weight is None else label_weight for name, w in weights.items()}
     label_weights = {name: given[name] if weights[name] > 0 else 1.0 for name in weights}
-    teachers = None if within is not None else Ensemble(teacher, average)
+    if penalty is not None and not cache:
+        raise ConfigError("A probe is fitted to what the teacher says before training; give cache: true too")
+    teachers = None if within is not None else Ensemble(teacher, average, itself=cache, probe=penalty)
     shared = None if patchout is None else SharedPatchout(patchout)
 
     def objective() -> Distillation:
@@ -123,6 +132,15 @@ def _check_within(weights: dict[str, float], *, cache: bool, **options: Any) -> 
     used = [name for name, value in options.items() if value]
     if used:
         raise ConfigError(f"Option {used[0]!r} needs another network as teacher; name one, or take it out")
+
+
+def _penalty(probe: Any) -> float | None:
+    """Of a probe; None for none."""
+    if isinstance(probe, bool):
+        return PENALTY if probe else None
+    if not isinstance(probe, int | float) or not 0 < probe < float("inf"):
+        raise ConfigError(f"probe is true, or the probe's L2 penalty, a number above 0; got {probe!r}")
+    return float(probe)
 
 
 def _feature_term(features: bool | Mapping[str, Any]) -> FeatureTerm:

@@ -124,7 +124,7 @@ class Distillation(nn.Module):
         for teacher in self.teachers.members:  # the front end's mean and deviation are known now
             teacher.fit(setting)
         if self.cache:
-            self.teachers.keep(inputs, self.temperature, setting.frontend)
+            self.teachers.keep(inputs, self.temperature, setting)
 
     def losses(self, net: MultiExit, batch: TrainingBatch, label_loss: LabelLoss) -> dict[str, Tensor]:
         inputs, grid = batch.inputs, None
@@ -152,12 +152,7 @@ class Distillation(nn.Module):
         if teachers is None or not (asks or taps):
             return None, {}
         if self.cache:
-            if batch.targets.ndim > 1:
-                raise ConfigError(
-                    "The teacher's answers are kept for each clip, and the batch mixes clips; take mixup out "
-                    "of augment, or cache out of the technique's options"
-                )
-            return teachers.kept(batch.items), {}
+            return teachers.kept(batch.items, batch.shares), {}
         if taps:
             (teacher,) = teachers.members
             return teacher.run(inputs, taps)

@@ -23,6 +23,7 @@ from sentio.core.multi_exit import MultiExit
 from sentio.core.shelf import find_artifact
 from sentio.core.staged import Staged, copied
 from sentio.core.task import Task
+from sentio.techniques.distillation_probe import LinearProbe
 from sentio.techniques.objective import Setting
 
 Source = str | Path | Model | MultiExit | Staged | nn.Module
@@ -30,8 +31,11 @@ Average = Literal["logits", "probabilities"]
 AVERAGES = ("logits", "probabilities")
 #: settings of a front end that scale features and change nothing else
 SCALE = ("mean", "std")
-#: samples that a teacher takes at once when its answers are computed beforehand
-CHUNK = 64
+#: the task of networks whose answer is an embedding
+EMBEDDING = "embedding"
+#: samples that a teacher takes at once when its answers are computed beforehand: with few, what a large one
+#: holds between layers stays in caches, and a small one is quick anyway
+CHUNK = 4
 
 
 class Teacher:
@@ -44,13 +48,19 @@ class Teacher:
             in Python is used. A network alone says nothing of labels and features, which are then taken to
             be the student's.
 
+        itself: whether it may hear recordings through a front end of its own, where that is not the
+            student's.
+        probe: L2 penalty of a linear probe on its embeddings, which then answers in its place: see
+            `LinearProbe`. None where it answers itself.
+
     Raises:
         ArtifactError: no artifact there.
         ConfigError: it is none of these.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, itself: bool = False, probe: float | None = None) -> None:
         self.name = "teacher"
+        self.itself, self.probe = itself, None if probe is None else LinearProbe(probe)
         self._source: Any = source
         if isinstance(source, str | Path):
             files = ArtifactFiles(find_artifact(source))
@@ -67,6 +77,8 @@ class Teacher:
             )
         self._net: MultiExit | None = None
         self._frontend: FrontEnd | None = None
+        self._embeds = False
+        self._remembered: dict[bytes, Tensor] = {}
         self._order: Tensor | None = None
         self._scale: tuple[Tensor, Tensor] | None = None
 
@@ -75,6 +87,11 @@ class Teacher:
         """The network, in eval mode; there once `fit` was called."""
         assert self._net is not None, "fit the teacher to a student first"
         return self._net
+
+    @property
+    def ears(self) -> FrontEnd | None:
+        """The front end through which it hears for itself; None where it takes the student's features."""
+        return self._frontend if self.itself else None
 
     def identity(self) -> str:
         """A fingerprint of its weights."""
@@ -99,9 +116,13 @@ class Teacher:
                 net = copied(source)
             self._net = _multi_exit(net).eval().requires_grad_(False)
             if model is not None:
-                self._order = _order(self.name, model.task, setting.task)
+                self._embeds = model.task.name == EMBEDDING
+                if self.probe is None:
+                    self._order = _order(self.name, model.task, setting.task)
                 self._frontend = model.frontend
-        if self._frontend is not None:
+            known = None if self._frontend is None else _unlike(self._frontend, setting.frontend)
+            self.itself = self.itself and known is not None
+        if self._frontend is not None and not self.itself:
             _check_features(self.name, self._frontend, setting.frontend)
             self._scale = _rescaling(self._frontend, setting.frontend)
 
@@ -112,6 +133,11 @@ class Teacher:
             ConfigError: it does not.
         """
         try:
+            if self.itself:
+                x = self.net.backbone.example(2)
+            if self.probe is not None:
+                self.embed(x)
+                return
             logits = self.run(x)[0]
         # A network of the user's own may raise anything on features it was not made for.
         except Exception as error:
@@ -150,6 +176,39 @@ class Teacher:
                 logits = logits[:, self._order.to(logits.device)]
         return logits, found
 
+    def embed(self, x: Any) -> Tensor:
+        """What a probe is fitted to, ``(batch, dim)``: its answer where that is an embedding, else what
+        enters its last stage, averaged over all axes but batch and channel.
+        """
+        if self._embeds:
+            return self.run(x)[0]
+        names = self.net.stage_names
+        if len(names) < 2:
+            raise ConfigError(f"Teacher {self.name!r} has one stage, and a probe reads what enters the last")
+        read = (names[-2], MAIN)
+        found = self.run(x, (read,))[1][read].float()
+        return found.flatten(2).mean(2) if found.ndim > 2 else found
+
+    def answers(self, inputs: NDArray[Any], frontend: FrontEnd | None) -> Tensor:
+        """Its logits about samples, ``(sample, class)``, or what a probe is fitted to, ``(sample, dim)``.
+
+        What was asked is remembered, since a second training on more samples asks it all again.
+
+        Args:
+            inputs: features as its data set keeps them.
+            frontend: that made them.
+        """
+        marks = [hashlib.blake2b(np.ascontiguousarray(one).tobytes()).digest() for one in inputs]
+        new = [place for place, mark in enumerate(marks) if mark not in self._remembered]
+        for at in range(0, len(new), CHUNK):
+            places = new[at : at + CHUNK]
+            batch = torch.from_numpy(finished(frontend, inputs[places]))
+            found = self.run(batch)[0] if self.probe is None else self.embed(batch)
+            self._remembered.update(
+                {marks[place]: one for place, one in zip(places, found.cpu(), strict=True)}
+            )
+        return torch.stack([self._remembered[mark] for mark in marks])
+
     def _rescaled(self, x: Any) -> Any:
         if self._scale is None:
             return x
@@ -165,18 +224,26 @@ class Ensemble:
     Args:
         sources: one teacher or several, see `Teacher`.
         average: of their ``logits``, or of their ``probabilities`` at the temperature that is asked for.
+        itself, probe: of each, see `Teacher`.
 
     Raises:
         ConfigError: there is none, or no such average.
     """
 
-    def __init__(self, sources: Source | Sequence[Source], average: Average = "logits") -> None:
+    def __init__(
+        self,
+        sources: Source | Sequence[Source],
+        average: Average = "logits",
+        *,
+        itself: bool = False,
+        probe: float | None = None,
+    ) -> None:
         if average not in AVERAGES:
             raise ConfigError(f"Teachers are averaged by their {' or '.join(AVERAGES)}, got {average!r}")
         given = list(sources) if isinstance(sources, list | tuple) else [sources]
         if not given or None in given:
             raise ConfigError("Distillation needs a teacher: give the path of an artifact as option teacher")
-        self.members = [Teacher(source) for source in given]
+        self.members = [Teacher(source, itself=itself, probe=probe) for source in given]
         self.average = average
         self._kept: tuple[float, Tensor] | None = None
         self._about: NDArray[Any] | None = None
@@ -190,30 +257,58 @@ class Ensemble:
             teacher.fit(setting)
             teacher.check_width(setting.task.outputs, x)
 
-    def keep(self, inputs: NDArray[Any], temperature: float, frontend: FrontEnd | None = None) -> None:
+    def keep(self, inputs: NDArray[Any], temperature: float, setting: Setting) -> None:
         """Compute the answers about all training samples now, so that the teachers need not run again.
 
         Args:
             inputs: the features of the training part, not augmented.
             temperature: at which they will be asked for.
-            frontend: the student's, which standardises pixels.
+            setting: of the training; with its part where a teacher hears for itself or answers by a probe.
+
+        Raises:
+            ConfigError: a teacher's front end does not take the samples.
         """
         # Phases share a teacher; a second training, on more samples, asks it about all of them anew.
         if self._kept is not None and self._kept[0] == temperature and self._about is inputs:
             return
-        parts = (finished(frontend, inputs[at : at + CHUNK]) for at in range(0, len(inputs), CHUNK))
-        answers = [self.logits(torch.from_numpy(part), temperature).cpu() for part in parts]
-        self._kept, self._about = (temperature, torch.cat(answers)), inputs
+        members = torch.stack([_answers(teacher, inputs, setting) for teacher in self.members])
+        self._kept, self._about = (temperature, average_logits(members, temperature, self.average)), inputs
 
-    def kept(self, items: Tensor) -> Tensor:
-        """What was kept for these samples of the training part, ``(batch, class)``."""
+    def kept(self, items: Tensor, shares: Tensor | None = None) -> Tensor:
+        """What was kept for these samples of the training part, ``(batch, class)``.
+
+        Args:
+            items: places of the samples, ``(batch,)``.
+            shares: of each sample in each, ``(batch, batch)``, where they were mixed: the answer about a
+                mixture is the mixture of the probabilities at the temperature that was kept for.
+        """
         assert self._kept is not None, "keep the answers first"
-        return self._kept[1][items.cpu()].to(items.device)
+        temperature, answers = self._kept
+        logits = answers[items.cpu()].to(items.device)
+        if shares is None:
+            return logits
+        mixed = shares.to(logits) @ (logits / temperature).softmax(1)
+        return temperature * mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
     def logits(self, x: Any, temperature: float) -> Tensor:
         """One answer of all about a batch, ``(batch, class)``; see `average_logits`."""
         members = torch.stack([teacher.run(x)[0] for teacher in self.members])
         return average_logits(members, temperature, self.average)
+
+
+def _answers(teacher: Teacher, inputs: NDArray[Any], setting: Setting) -> Tensor:
+    """One teacher's logits about all samples of the training part."""
+    frontend, part = setting.frontend, setting.part
+    if teacher.ears is not None:
+        assert part is not None, "a teacher that hears for itself needs the training part"
+        frontend, inputs = teacher.ears, part.through(teacher.ears)
+    answers = teacher.answers(inputs, frontend)
+    if teacher.probe is None:
+        return answers
+    assert part is not None, "a probe needs the training part"
+    targets, rows = torch.from_numpy(part.targets), torch.from_numpy(part.rows)
+    teacher.probe.fit(answers, targets, rows, setting.task.outputs)
+    return teacher.probe(answers)
 
 
 def average_logits(members: Tensor, temperature: float = 1.0, average: Average = "logits") -> Tensor:
@@ -271,19 +366,21 @@ def _order(name: str, known: Task, wanted: Task) -> Tensor | None:
     return torch.tensor([theirs.index(label) for label in ours])
 
 
-def _check_features(name: str, theirs: FrontEnd, ours: FrontEnd) -> None:
+def _unlike(theirs: FrontEnd, ours: FrontEnd) -> str | None:
+    """How a teacher's features differ from the student's, but for their scale; None where they do not."""
     if theirs.name != ours.name:
-        raise ConfigError(
-            f"Teacher {name!r} takes {theirs.name} features and the student {ours.name}; give both the same "
-            "front end"
-        )
+        return f"{theirs.name} features and the student {ours.name}"
     known, wanted = theirs.settings(), ours.settings()
     keys = [key for key in {**known, **wanted} if key not in SCALE and known.get(key) != wanted.get(key)]
-    if keys:
-        facts = ", ".join(f"{key} is {known.get(key)} there and {wanted.get(key)} here" for key in keys)
+    facts = ", ".join(f"{key} is {known.get(key)} there and {wanted.get(key)} here" for key in keys)
+    return f"other features than the student: {facts}" if keys else None
+
+
+def _check_features(name: str, theirs: FrontEnd, ours: FrontEnd) -> None:
+    if (unlike := _unlike(theirs, ours)) is not None:
         raise ConfigError(
-            f"Teacher {name!r} takes other features than the student: {facts}; give the student the "
-            "teacher's front end"
+            f"Teacher {name!r} takes {unlike}; give both the same front end, or cache: true, with which a "
+            "teacher hears for itself"
         )
 
 

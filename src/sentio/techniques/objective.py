@@ -31,6 +31,8 @@ class TrainingBatch:
         epoch: of the phase, from 0.
         generator: on the CPU, seeded by recipe, epoch, step and device; all that is random draws from it, so
             that a resumed training goes on as it would have.
+        shares: where samples were mixed, ``(batch, batch)``, row ``i`` how much of each is in sample ``i``;
+            None where they were not.
     """
 
     inputs: Any
@@ -39,6 +41,23 @@ class TrainingBatch:
     losses: Mapping[str, float]
     epoch: int
     generator: torch.Generator
+    shares: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """The samples of a training part, for who looks at more of them than the network's own features.
+
+    Args:
+        targets: class numbers ``(sample,)``, or what the task makes.
+        rows: the recording that each sample is a window of, ``(sample,)``.
+        through: the same samples through another front end, ``(sample, ...)``; raises a ConfigError where
+            that one does not take them.
+    """
+
+    targets: Any
+    rows: NDArray[np.int64]
+    through: Callable[[FrontEnd], Any]
 
 
 @dataclass(frozen=True)
@@ -49,11 +68,13 @@ class Setting:
         task: what the outputs mean.
         frontend: what makes the features. Its mean and deviation may not be known yet when it is checked.
         seed: the recipe's.
+        part: what is trained on, once that is known.
     """
 
     task: Task
     frontend: FrontEnd
     seed: int = 0
+    part: TrainingPart | None = None
 
 
 @runtime_checkable

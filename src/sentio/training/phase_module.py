@@ -117,14 +117,14 @@ class PhaseModule(L.LightningModule):
         x, targets, items = batch
         count = len(items)
         generator = torch.Generator().manual_seed(self._seed(self.current_epoch, index, 0))
-        x, targets = self._augmented(x, targets, generator)
+        x, targets, shares = self._augmented(x, targets, generator)
         x = self._laid_out(x)
         # Dropout draws from PyTorch's own generator.
         torch.manual_seed(self._seed(self.current_epoch, index, 1))
         if self.objective is None:
             loss = self._loss(self.net(x, self.phase.losses), targets)
         else:
-            given = TrainingBatch(x, targets, items, self.phase.losses, self.current_epoch, generator)
+            given = TrainingBatch(x, targets, items, self.phase.losses, self.current_epoch, generator, shares)
             parts = self.objective.losses(self.net, given, self._label_loss)
             loss = torch.stack(list(parts.values())).sum()
             figures = {f"{TRAIN_LOSS}/{name}": part for name, part in parts.items()}
@@ -227,11 +227,12 @@ class PhaseModule(L.LightningModule):
         sequence = np.random.SeedSequence([self.recipe.seed, *place, self.global_rank])
         return int(sequence.generate_state(1)[0])
 
-    def _augmented(self, x: Any, targets: Any, generator: torch.Generator) -> tuple[Any, Any]:
+    def _augmented(self, x: Any, targets: Any, generator: torch.Generator) -> tuple[Any, Any, Tensor | None]:
+        """Samples and targets as they are learned from, and what was mixed, see `TrainingBatch`."""
         if isinstance(self.task, TargetMaker):
-            return self._followed(x, targets, generator)
+            return *self._followed(x, targets, generator), None
         if isinstance(x, Mapping):  # a recipe changes nothing where there are several
-            return x, targets
+            return x, targets, None
         change = self.recipe.augment
         mask = {"fill": change.mask_fill, "exclusive": change.mask_width == "exclusive"}
         if change.roll:
@@ -264,17 +265,21 @@ class PhaseModule(L.LightningModule):
             x = augmentation.freq_mixstyle(x, alpha, generator, probability=share)
         if change.mixstyle:
             x = augmentation.mixstyle(x, change.mixstyle_alpha, generator, probability=change.mixstyle)
+        shares = None
         if change.mixup:
-            x, targets = augmentation.mixup(
+            # Beside the targets each sample itself, as one of the batch: mixed, it says what was mixed.
+            themselves = torch.eye(len(x), device=targets.device)
+            x, mixed = augmentation.mixup(
                 x,
-                one_hot(targets, self.task.outputs).float(),
+                torch.cat([one_hot(targets, self.task.outputs).float(), themselves], 1),
                 change.mixup,
                 generator,
                 per_sample=change.mixup_per_sample,
                 larger=change.mixup_larger,
                 probability=change.mixup_probability,
             )
-        return x, targets
+            targets, shares = mixed[:, : self.task.outputs], mixed[:, self.task.outputs :]
+        return x, targets, shares
 
     def _followed(self, x: Any, targets: dict[str, Tensor], generator: torch.Generator) -> tuple[Any, Any]:
         """Changes of the picture under which a task's own targets stay right, with those that lie over it."""

@@ -26,7 +26,7 @@ from sentio.core.torch_row import TorchRow
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features, with_targets
 from sentio.data.readers import open_data
-from sentio.techniques.objective import Setting
+from sentio.techniques.objective import Setting, TrainingPart
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
 from sentio.training.building import attach, build_network, check_fit, random_features, with_new_labels
@@ -48,6 +48,7 @@ from sentio.training.run_folder import (
     save_phase,
     training_identity,
 )
+from sentio.training.second_hearing import heard_through
 from sentio.training.task_of_recipe import task_of, technique_problem
 
 SILENT = "Nothing to train on: the features of the training clips do not vary, as of silence"
@@ -145,8 +146,12 @@ def train(
             arrays = _arrays(chosen, copies, frontend, task, one=recipe.data.draw == "one")
             if not len(arrays):
                 raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
+            heard = _heard(chosen, task)
+            part = TrainingPart(
+                heard.targets, heard.rows, partial(heard_through, own=plain, windows=heard, compute=windows)
+            )
             for objective in objectives:
-                objective.prepare(net, Setting(task, frontend, recipe.seed), arrays.inputs)
+                objective.prepare(net, Setting(task, frontend, recipe.seed, part), arrays.inputs)
             return arrays
 
         train_arrays = material(split.train)
