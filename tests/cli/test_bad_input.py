@@ -1010,5 +1010,19 @@ def _(place):
     return found
 
 
+@case("The disk is full while answers are printed into a file")
+def _(place):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no file that is always full")
+    code = "from sentio.cli import main; main()"
+    with full.open("w") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "models"], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr.count("\n") == 1, "nothing follows when the interpreter ends"
+    return SimpleNamespace(code=done.returncode, out="", err=done.stderr)
+
+
 def _full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")

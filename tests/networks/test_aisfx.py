@@ -80,8 +80,11 @@ def test_what_is_not_aisfx_is_refused(checkpoint, tmp_path):
     for name in ("missing.pth", "empty.whl", "."):
         with pytest.raises(InputError, match="cannot be read from"):
             load_aisfx(create_network("aisfx"), tmp_path / name)
-    with pytest.raises(InputError, match="holds no checkpoint of aiSFX"):
-        load_aisfx(create_network("aisfx"), tmp_path / "text.pth")
+    torch.save(({"embedding_net.conv_block1.conv1.weight": 3}, {}), tmp_path / "numbers.pth")
+    torch.save(({"embedding_net.conv_block1": torch.zeros(2)}, {}), tmp_path / "names.pth")
+    for name in ("text.pth", "numbers.pth", "names.pth"):
+        with pytest.raises(InputError, match="holds no checkpoint of aiSFX"):
+            load_aisfx(create_network("aisfx"), tmp_path / name)
     for net in (create_network("aisfx", width=8), create_network("tiny-cnn")):
         with pytest.raises(ConfigError, match="fit network 'aisfx' of width 64"):
             load_aisfx(net, path)

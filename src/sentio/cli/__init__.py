@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -29,9 +30,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # A label that the terminal's encoding cannot show is no reason to stop.
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="sentio")
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="sentio")
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # else what is held back would fail when the interpreter ends
     except SentioError as error:
         print(f"sentio: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # What writes files says so itself; this is standard output, on a full disk or a pipe nobody reads.
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        _silence(sys.stdout)
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        print(
+            f"sentio: What is printed could not be written: {error.strerror}; send it to where there is room",
+            file=sys.stderr,
+        )
+        sys.exit(4)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _silence(stream: object) -> None:
+    """Let what a stream still holds go nowhere, so that it does not fail again when the interpreter ends."""
+    if isinstance(stream, io.TextIOWrapper):
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

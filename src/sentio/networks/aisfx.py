@@ -90,7 +90,7 @@ def load_aisfx(net: Staged, source: str | Path) -> None:
         InputError: there is no such file, or it is none of these.
         ConfigError: the network is another one, or of another width.
     """
-    found = {_name(key): value for key, value in _checkpoint(Path(source)).items() if _PREFIX in key}
+    found = _checkpoint(Path(source))
     own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith("stages.block")}
     if {name: value.shape for name, value in found.items()} != {n: value.shape for n, value in own.items()}:
         raise ConfigError("The weights of aiSFX fit network 'aisfx' of width 64, and this is another one")
@@ -107,6 +107,7 @@ def _name(key: str) -> str:
 
 
 def _checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of the embedding network, under our names."""
     try:
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as wheel:
@@ -127,7 +128,10 @@ def _checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(allowed):
             weights, _ = torch.load(data, map_location="cpu", weights_only=True)
-        return dict(weights)
+        found = {_name(key): value for key, value in weights.items() if key.startswith(_PREFIX)}
+        if not all(isinstance(value, Tensor) for value in found.values()):
+            raise TypeError("other values than tensors")
+        return found
     # torch.load raises whatever a damaged file leads it to.
     except Exception as error:
         raise InputError(
