@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,5 +58,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _silence(stream: object) -> None:
     """Let what a stream still holds go nowhere, so that it does not fail again when the interpreter ends."""
     if isinstance(stream, io.TextIOWrapper):
-        with open(os.devnull, "w") as nowhere:
+        with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
