@@ -180,7 +180,11 @@ ZOO = (
         fetched="aisfx",
         purpose="ten sounds of animals, weather, people and machines, in windows of 2 s",
         start=Start(ESC10_START, EVERYDAY),
-        **ESC10,
+        **{
+            **ESC10,
+            "credits": f"{ESC10['credits']}; taught by aiSFX of A. B. Ma and A. Lerch, ISMIR 2022, whose "
+            "weights are under CC BY 4.0",
+        },
     ),
     Entry(
         "esc10-micro",
