@@ -237,7 +237,7 @@ def test_settings_are_stored_whole_and_come_back_equal() -> None:
         ({"f_min": float("nan")}, "f_min must be a number, got nan"),
         ({"f_max": "high"}, "f_max must be a number, got 'high'"),
         ({"mel_scale": "bark"}, "mel_scale must be 'slaney' or 'htk', got 'bark'"),
-        ({"norm": "l1"}, "norm must be 'slaney' or None"),
+        ({"norm": "l1"}, "norm must be 'slaney' or 'sum' or None"),
         ({"power": 3.0}, r"power must be 1\.0 or 2\.0, got 3\.0"),
         ({"center": "yes"}, "center must be True or False"),
         ({"pad_mode": "wrap"}, "pad_mode must be 'constant' or 'reflect'"),

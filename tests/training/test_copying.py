@@ -228,12 +228,15 @@ def test_every_key_of_batches_does_what_its_function_does(recipe):
         ),
         ({"mixstyle": 1.0, "mixstyle_alpha": 0.3}, augmentation.mixstyle(x, 0.3, seeded())),
     ):
-        found, same = augmented(**changes)
-        assert torch.equal(found, wanted) and torch.equal(same, targets)
+        found, same, shares = augmented(**changes)
+        assert torch.equal(found, wanted) and torch.equal(same, targets) and shares is None
         assert not changes or not torch.equal(found, x)
     soft = torch.nn.functional.one_hot(targets, 3).float()
     options = {"per_sample": True, "larger": True, "probability": 0.9}
     keys = {f"mixup_{name}": value for name, value in options.items()}
-    found = augmented(mixup=0.3, **keys)
+    *found, shares = augmented(mixup=0.3, **keys)
     for first, second in zip(found, augmentation.mixup(x, soft, 0.3, seeded(), **options), strict=True):
         assert torch.equal(first, second)
+    # What was mixed is told beside: from it the batch follows again.
+    torch.testing.assert_close(torch.einsum("ij,jctf->ictf", shares, x), found[0])
+    torch.testing.assert_close(shares @ soft, found[1])

@@ -209,7 +209,7 @@ def test_flips_move_picture_and_density_together():
     picture = density[:, None].repeat(1, 3, 1, 1)
     module = _module({"count": np.zeros(4, np.float32)}, read_recipe(counting(augment={"flip": 0.5})))
     targets = {"count": density.sum((1, 2)), "density": density}
-    x, moved = module._augmented(picture, targets, torch.Generator().manual_seed(1))
+    x, moved, _ = module._augmented(picture, targets, torch.Generator().manual_seed(1))
     flipped = [not torch.equal(a, b) for a, b in zip(x, picture, strict=True)]
     assert 0 < sum(flipped) < 6
     assert torch.equal(x[:, 0], moved["density"])
