@@ -155,7 +155,7 @@ def test_a_teacher_of_fetched_weights_has_to_lie_in_the_work_folder(build, entry
     recipe = tmp_path / "taught.yaml"
     recipe.write_text(
         entry.recipe.read_text()
-        + "technique: {name: distillation, options: {teacher: ../work/wise, probe: true, cache: true}}\n"
+        + "technique: {name: distillation, options: {teacher: wise, probe: true, cache: true}}\n"
     )
     taught = dataclasses.replace(entry, recipe=recipe, fetched="wise")
     out = run("--data", f"stand-in={tones}", entry=taught)
