@@ -158,8 +158,10 @@ class Moment:
 
     def lived(self, count: int, units: int, delay: int) -> Tensor:
         """Which of a chunk's units do not lie before their stream's start: booleans ``(batch, count)``."""
-        first = self.steps * units - delay
-        return first[:, None] + torch.arange(count, device=first.device) >= 0
+        # By the age at which a unit first does not: two operations for an exported graph, where as many more
+        # would have to be computed for each layer that pads.
+        ages = [max(0, -((place - delay) // units)) for place in range(count)]
+        return self.steps[:, None] >= torch.tensor(ages, device=self.steps.device)
 
     def blank(self, x: Tensor, axis: int, units: int, delay: int, fill: float = 0.0) -> Tensor:
         """``x`` with ``fill`` for what lies before a stream's start."""

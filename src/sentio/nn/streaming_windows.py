@@ -124,7 +124,8 @@ def _conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Form:
 class Conv(Sliding):
     """A convolution, its weights in place.
 
-    Where a step gives one output, the taps in time are channels more: a convolution of one dimension less.
+    Where a step gives one output, the taps in time are channels more: a convolution of one dimension less,
+    which PyTorch is quicker at.
     Grouped ones stay as they are, since PyTorch is slow at groups of a few channels; of a depthwise one over
     time alone a sum is left.
     """
@@ -181,7 +182,9 @@ class Conv(Sliding):
     def run(self, window: Tensor) -> Tensor:
         m = self.module
         self.weigh(window)
-        if self.folds and window.shape[self.axis] == self.span:
+        # ONNX Runtime takes a convolution of two dimensions and its activation as one, and packs the weights.
+        whole = self.dims == 2 and torch.compiler.is_exporting()
+        if self.folds and not whole and window.shape[self.axis] == self.span:
             return self._one(window)
         if not self.even:
             window, padding = F.pad(window, self.pads), (0,) * self.dims

@@ -124,6 +124,9 @@ def _record(form: Form, x: Tensor, moment: Moment) -> tuple[Tensor, _Record | No
 class _Tape(_Mode):  # type: ignore[misc]
     """Writes down operations as a graph; what none of them made and is no input is a constant."""
 
+    #: for `sentio.nn.streaming_packed`: weights that lie packed may go through it
+    knows_packed = True
+
     def __init__(self, inputs: list[Tensor], steps: Tensor) -> None:
         super().__init__()
         self.graph = fx.Graph()
@@ -222,7 +225,8 @@ class _Tape(_Mode):  # type: ignore[misc]
         if id(tensor) not in self._constants:
             self._kept.append(tensor)
             name = f"constant_{len(self._constants)}"
-            self.root.register_buffer(name, tensor.detach(), persistent=False)
+            kept = tensor if tensor.is_mkldnn else tensor.detach()
+            self.root.register_buffer(name, kept, persistent=False)
             self._constants[id(tensor)] = self.graph.get_attr(name)
         return self._constants[id(tensor)]
 
@@ -238,5 +242,5 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _place(tensor: Tensor) -> int:
-    """Where a tensor's memory begins."""
-    return tensor.untyped_storage().data_ptr()
+    """Where a tensor's memory begins; below zero for weights packed for oneDNN, whose memory nobody sees."""
+    return -id(tensor) if tensor.is_mkldnn else tensor.untyped_storage().data_ptr()
