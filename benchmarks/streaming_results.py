@@ -59,7 +59,7 @@ class Result:
 
     Args:
         live_ms: of a stream that is not frozen, which shares the network's weights: so many times ``step_ms``
-            as it takes right beside a step, where no window has put other things into the caches.
+            as it takes beside steps.
         wide: several streams beside several windows, where one window is short.
         longer: several hops in one step, where a single one saves too little.
         difference: of the peer's features from ours, over the largest magnitude, in double precision.
