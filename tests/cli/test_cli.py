@@ -48,6 +48,16 @@ def test_train_evaluate_predict_and_export(sentio, tones, recipe, tmp_path):
     assert found.code == 0
 
 
+def test_threads_hold_for_pytorch_too(sentio, artifact, own_tones, monkeypatch):
+    import torch
+
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    assert sentio("predict", artifact, own_tones / "low" / "0.wav", "--threads", 2).code == 0
+    assert sentio("evaluate", artifact, own_tones, "--split", 0, "--threads", 3).code == 0
+    assert asked == [2, 3]
+
+
 def test_data_alone_is_enough(sentio, own_tones, tmp_path):
     found = sentio("train", own_tones, "-o", tmp_path / "mine.zip", "--epochs", 1, "--json")
     assert found.code == 0

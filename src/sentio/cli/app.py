@@ -197,6 +197,7 @@ def evaluate(
     if report is not None:
         check_report(report)
     model = load(artifact, runtime=options.runtime(runtime), threads=threads)
+    options.hold_torch_to(threads)
     chosen = options.policy(policy)
     dataset = open_data(data, protocol=protocol, labels=label)
     notes = list(dataset.notes)
@@ -285,6 +286,7 @@ def predict(
     from sentio import load
 
     model = load(artifact, runtime=options.runtime(runtime), threads=threads, provider=provider)
+    options.hold_torch_to(threads)
     chosen = options.policy(policy)
     labels = None if only is None else [label.strip() for label in only.split(",")]
     warm_up(model, chosen)

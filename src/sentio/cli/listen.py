@@ -53,6 +53,7 @@ def listen(
     # Steps are graphs of a box, whatever else is installed.
     chosen = "edge" if in_steps and runtime is None else options.runtime(runtime)
     model = load(artifact, runtime=chosen, threads=threads, provider=provider)
+    options.hold_torch_to(threads)
     way = options.policy(policy)
     if not in_steps:
         check_listening(model)

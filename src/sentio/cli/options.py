@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
@@ -17,7 +18,7 @@ Runtime = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="torch or edge; by default torch where it is installed."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of the edge runtime.")]
+Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of the runtime.")]
 Provider = Annotated[
     str | None,
     typer.Option(
@@ -126,6 +127,12 @@ def runtime(text: str | None) -> Literal["torch", "edge"] | None:
     if text is None or text in ("torch", "edge"):
         return text  # type: ignore[return-value]
     raise ConfigError(f"--runtime is torch or edge, got {text!r}")
+
+
+def hold_torch_to(threads: int | None) -> None:
+    """So many threads for PyTorch, where a model runs in it; the edge runtime is told as it is opened."""
+    if threads is not None and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def settings(texts: Sequence[str]) -> dict[str, Any]:
