@@ -575,3 +575,14 @@ def test_a_student_comes_closer_to_its_teacher(small):
 def test_a_fingerprint_is_of_any_precision():
     net = create_network("tiny-cnn", classes=3, width=4)
     assert len({fingerprint(net), fingerprint(net.bfloat16()), fingerprint(net.half())}) == 3
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_class_that_the_teacher_rules_out_costs_no_more_than_its_share(form):
+    student = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    far = torch.tensor([[2.0, 0.0, -1e6]], dtype=torch.float64)
+    ruled_out = torch.tensor([[2.0, 0.0, float("-inf")]], dtype=torch.float64)
+    losses = [distillation_loss(student, teacher, form=form) for teacher in (far, ruled_out)]
+    losses[1].backward()
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-12)
+    assert student.grad.isfinite().all()

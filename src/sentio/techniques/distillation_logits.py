@@ -74,11 +74,9 @@ def distillation_loss(
     wide = torch.float32 if student.device.type == "mps" else torch.float64
     student, teacher = student.to(wide), teacher.to(wide)
     log_p = log_softmax(student / temperature, 1)
-    if how.entropy:
-        each = -softmax(teacher / temperature, 1) * log_p
-    else:
-        log_q = log_softmax(teacher / temperature, 1)
-        each = kl_div(log_p, log_q, log_target=True, reduction="none")
+    q = softmax(teacher / temperature, 1)
+    # Of probabilities and not of their logarithms, so that a class that the teacher rules out costs nothing.
+    each = -q * log_p if how.entropy else kl_div(log_p, q, reduction="none")
     loss = (each.mean(1) if how.class_mean else each.sum(1)).mean()
     return (loss * temperature**2 if how.squared else loss).to(given)
 
