@@ -62,16 +62,6 @@ def test_one_over_space_and_time_and_a_window_that_is_a_view():
     same(Packed().convolution(x[:, :, 1:5], weight, bias, *ONES), F.conv2d(x[:, :, 1:5], weight, bias))
 
 
-@pytest.mark.parametrize(("rows", "cin", "cout"), [(2, 6400, 768), (50, 2304, 96), (64, 512, 257)])
-def test_a_product_gives_what_pytorchs_own_gives(rows, cin, cout):
-    x, weight, bias = torch.randn(rows, cin), torch.randn(cout, cin) / cin**0.5, torch.randn(cout)
-    packed = Packed()
-    same(packed.product(x, weight, bias), F.linear(x, weight, bias))
-    same(packed.product(x, weight, None), F.linear(x, weight))
-    # As views of a convolution's weights and of an input lie.
-    same(packed.product(x.t().contiguous().t(), weight, bias), F.linear(x, weight, bias))
-
-
 def test_weights_that_change_or_are_replaced_are_packed_anew():
     packed = Packed()
     x, weight, bias = large()
@@ -105,8 +95,6 @@ def test_small_layers_and_what_onednn_does_not_take_are_left_to_pytorch():
     assert Packed().convolution(x[:, :8], weight[:, :8], bias, *ONES) is None
     assert weight[:, :8].numel() < LARGE
     assert Packed().convolution(x.double(), weight.double(), bias.double(), *ONES) is None
-    assert Packed().product(torch.randn(1, 6400), torch.randn(2000, 6400), None) is None
-    assert Packed().product(torch.randn(2, 64), torch.randn(64, 64), None) is None
     with torch.enable_grad():
         assert tried() is None
     with torch.autocast("cpu"):

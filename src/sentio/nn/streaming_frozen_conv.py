@@ -77,7 +77,7 @@ class FrozenConv(Conv):
         if torch.compiler.is_exporting() or not self.per_frame:
             return super().step(x, moment)
         if self.product:
-            return self._times(x[self.skips] if self.skips else x)
+            return times(flat(m.weight), m.bias, x[self.skips] if self.skips else x)
         if isinstance(m.padding, str):
             return m(x)
         if self.dims == 3 and m.kernel_size[0] == m.stride[0] == 1 and not m.padding[0]:
@@ -106,7 +106,7 @@ class FrozenConv(Conv):
         if not self.taps:
             axes = (0, *(axis for axis in axes[1:-1] if axis != self.axis), self.axis, 1)
         maps = window.permute(axes)
-        y = self._rows(flat(m.weight), maps.reshape(-1, maps.shape[-2] * maps.shape[-1]))
+        y = product(flat(m.weight), m.bias, maps.reshape(-1, maps.shape[-2] * maps.shape[-1]))
         return y.view(*maps.shape[:-2], -1).movedim(-1, 1).unsqueeze(self.axis)
 
     def _convolved(
@@ -136,21 +136,8 @@ class FrozenConv(Conv):
             )
             y = torch.bmm(reads, own) if m.bias is None else torch.baddbmm(m.bias[:, None, None], reads, own)
             return y.view(-1, *sizes).transpose(0, 1)
-        y = self._rows(flat(weight), taps.reshape(prod(sizes), -1))
+        y = product(flat(weight), m.bias, taps.reshape(prod(sizes), -1))
         return y.view(*sizes, -1).movedim(-1, 1)
-
-    def _times(self, maps: Tensor) -> Tensor:
-        """The kernel of one entry as a linear map of channels: ``(batch, channel, ...)`` to the same.
-
-        All positions of all samples are in one product, so that the weights are read once.
-        """
-        last = maps.movedim(1, -1)
-        y = self._rows(flat(self.module.weight), last.reshape(-1, last.shape[-1]))
-        return y.view(*last.shape[:-1], -1).movedim(-1, 1)
-
-    def _rows(self, weight: Tensor, rows: Tensor) -> Tensor:
-        y = self.packed.product(rows, weight, self.module.bias)
-        return product(weight, self.module.bias, rows) if y is None else y
 
     def _pays(self, x: Tensor, kernel: Sequence[int], positions: int) -> bool:
         """Whether columns are faster than PyTorch's convolution of this input, by its size."""
@@ -200,6 +187,16 @@ def product(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
     matrix has two to twelve columns.
     """
     return rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+
+
+def times(weight: Tensor, bias: Tensor | None, maps: Tensor) -> Tensor:
+    """A linear map of channels, as a 1×1 convolution computes it: ``(batch, channel, ...)`` to the same.
+
+    All positions of all samples are in one product, so that the weights are read once.
+    """
+    last = maps.movedim(1, -1)
+    rows = last.reshape(-1, last.shape[-1])
+    return product(weight, bias, rows).view(*last.shape[:-1], -1).movedim(-1, 1)
 
 
 def columns(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:

@@ -3,13 +3,13 @@
 A step has few positions, so a large convolution takes as long as reading its weights. PyTorch's own puts them
 into another order each time, and a matrix product reads them in an order that suits larger products. On one
 core of an x86 with AVX-512, oneDNN takes half the time of the product, and a tenth of that of the
-convolution, where the weights lie in its order already. ``torch.compile`` puts these operations in place of
+convolution, where the weights lie in its order already. ``torch.compile`` puts this operation in place of
 convolutions too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,6 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 
 #: numbers in the weights from which a convolution is better packed
 LARGE = 2**17
-#: multiplications from which a matrix product is; of a single row it never is
-LARGE_PRODUCT = 2**23
 #: sizes of input for which a layer keeps packed weights; most of them share one order
 MOST = 32
 
@@ -33,8 +31,8 @@ class Packed:
     def __init__(self) -> None:
         #: the weights and their version; held, or others might come to lie where these lay
         self._made_of: tuple[Tensor, int | None] | None = None
-        #: by what they are for and the size of the input
-        self._kept: dict[Any, Tensor] = {}
+        #: by the size of the input
+        self._kept: dict[torch.Size, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(Packed())
@@ -52,33 +50,23 @@ class Packed:
         if weight.numel() < LARGE or not _possible(x, weight):
             return None
         settings = (list(padding), list(stride), list(dilation), 1)
-        reorder = torch.ops.mkldnn._reorder_convolution_weight.default
-        # Without the input's size the order is one that some numbers of channels are put out of each time.
-        packed = self._of(weight, x.shape, lambda: reorder(weight.contiguous(), *settings, list(x.shape)))
+        packed = self._of(weight, x.shape, settings)
         if packed is None:
             return None
         run = torch.ops.mkldnn._convolution_pointwise.default
-        return run(x, packed, bias, *settings, "none", [], "")  # type: ignore[no-any-return]
+        found: Tensor = run(x, packed, bias, *settings, "none", [], "")
+        return found
 
-    def product(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """``(row, in)`` times ``(out, in)``, to ``(row, out)``; None as for `convolution`."""
-        count = len(rows)
-        if count == 1 or count * weight.numel() < LARGE_PRODUCT or not _possible(rows, weight):
-            return None
-        reorder = torch.ops.mkldnn._reorder_linear_weight.default
-        packed = self._of(weight, count, lambda: reorder(weight.contiguous(), count))
-        if packed is None:
-            return None
-        return torch.ops.mkldnn._linear_pointwise.default(rows, packed, bias, "none", [], "")  # type: ignore[no-any-return]
-
-    def _of(self, weight: Tensor, size: Any, pack: Callable[[], Tensor]) -> Tensor | None:
+    def _of(self, weight: Tensor, size: torch.Size, settings: tuple[Any, ...]) -> Tensor | None:
         version = None if weight.is_inference() else weight._version
         known = self._made_of
         if known is None or known[0].data_ptr() != weight.data_ptr() or known[1] != version:
             self._made_of, self._kept = (weight, version), {}
         if size not in self._kept and len(self._kept) < MOST:
+            reorder = torch.ops.mkldnn._reorder_convolution_weight.default
             with _disable_current_modes():  # a record of the step begins with the packed weights
-                packed = pack()
+                # Without a size the order is one that some numbers of channels are put out of each time.
+                packed = reorder(weight.contiguous(), *settings, list(size))
                 order = _order(packed)
                 same = (kept for kept in self._kept.values() if torch.equal(_order(kept), order))
                 self._kept[size] = next(same, packed)
