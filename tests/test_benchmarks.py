@@ -97,6 +97,23 @@ def test_streaming_compares_with_the_window_and_with_its_peer(tmp_path):
         assert features["many"]["apart_ms"] > 0
 
 
+def test_exits_on_streams_are_compared_with_windows(tmp_path):
+    found = tmp_path / "exits.json"
+    command = [sys.executable, str(BENCHMARKS / "streaming_exits.py"), "--networks", "tiny-cnn"]
+    command += ["--hops", "40", "--passes", "1", "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(found.read_text())["results"]
+    assert len(results) == 3
+    for row in results:
+        # What is caught up is paid for, up to what never leaving costs.
+        assert row["hold_macs"] <= row["exact_macs"] < row["full_macs"]
+        assert min(row[f"{way}_ms"] for way in ("exact", "hold", "full", "window")) > 0
+    few = [*command[:-2], "--hops", "1"]
+    done = subprocess.run(few, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "take more --hops" in done.stderr
+
+
 def test_street_sounds_measures_the_peers_and_the_shipped_network(tmp_path):
     found = tmp_path / "street.json"
     command = [sys.executable, str(BENCHMARKS / "street_sounds.py"), "--train", "12", "--test", "4"]
