@@ -185,6 +185,12 @@ def _(place):
     return found
 
 
+@case("`--gallery` for a model that classifies")
+def _(place):
+    place.predict(place.tone)
+    return place.sentio("predict", place.artifact, place.folder / "clip.wav", "--gallery", "people.npz")
+
+
 @case("In Python: samples of a wrong shape")
 def _(place):
     from sentio.core.loading import load

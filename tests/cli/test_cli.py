@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import soundfile
 
 from sentio.cli.app import app
 from sentio.cli.bars import Bars
@@ -56,6 +58,33 @@ def test_threads_hold_for_pytorch_too(sentio, artifact, own_tones, monkeypatch):
     assert sentio("predict", artifact, own_tones / "low" / "0.wav", "--threads", 2).code == 0
     assert sentio("evaluate", artifact, own_tones, "--split", 0, "--threads", 3).code == 0
     assert asked == [2, 3]
+
+
+def test_embeddings_say_that_they_are_and_a_gallery_names_them(sentio, tmp_path):
+    import sentio as library
+    from sentio.core import registry
+    from sentio.core.torch_row import TorchRow
+    from sentio.tasks.embedding import EmbeddingTask
+    from sentio.tasks.gallery import Gallery
+
+    frontend = registry.build(
+        "frontend", "log-mel", rate=8000, n_fft=256, hop_length=128, n_mels=64, window=0.6
+    )
+    net = library.MultiExit(library.create_network("tiny-cnn", classes=3))
+    library.save(
+        Model(TorchRow(net.eval()), EmbeddingTask(dimension=3), frontend=frontend), tmp_path / "model"
+    )
+    sound = tmp_path / "hum.wav"
+    soundfile.write(sound, np.sin(np.arange(8000) / 5), 8000)
+    found = sentio("predict", tmp_path / "model", sound)
+    assert found.code == 0 and "an embedding of 3 numbers, --gallery FILE gives it a name" in found.out
+    (row,) = json.loads(sentio("predict", tmp_path / "model", sound, "--json").out)
+    gallery = Gallery(3)
+    gallery.enrol("hum", np.array(row["vector"]))
+    gallery.enrol("hiss", -np.array(row["vector"]))
+    gallery.save(tmp_path / "sounds.npz")
+    found = sentio("predict", tmp_path / "model", sound, "--gallery", tmp_path / "sounds.npz")
+    assert found.code == 0 and "hum  1.00" in found.out
 
 
 def test_data_alone_is_enough(sentio, own_tones, tmp_path):

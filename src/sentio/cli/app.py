@@ -273,6 +273,12 @@ def predict(
     windows: Annotated[
         bool, typer.Option("--windows", help="Also print every window of long files.")
     ] = False,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Names for embeddings, an .npz file that Gallery.save of sentio.tasks wrote."
+        ),
+    ] = None,
     runtime: Runtime = None,
     threads: Threads = None,
     provider: Provider = None,
@@ -287,6 +293,7 @@ def predict(
 
     model = load(artifact, runtime=options.runtime(runtime), threads=threads, provider=provider)
     options.hold_torch_to(threads)
+    options.give_gallery(model, gallery)
     chosen = options.policy(policy)
     labels = None if only is None else [label.strip() for label in only.split(",")]
     warm_up(model, chosen)

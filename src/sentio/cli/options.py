@@ -6,12 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sentio.core.errors import ConfigError
 from sentio.core.policy import POLICIES, Policy, policy_from_dict
+
+if TYPE_CHECKING:
+    from sentio.core.model import Model
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Runtime = Annotated[
@@ -133,6 +136,23 @@ def hold_torch_to(threads: int | None) -> None:
     """So many threads for PyTorch, where a model runs in it; the edge runtime is told as it is opened."""
     if threads is not None and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def give_gallery(model: Model, path: Path | None) -> None:
+    """Let a model name its embeddings by a gallery's file.
+
+    Raises:
+        ConfigError: it gives no embeddings, or such of another size.
+        ArtifactError: no gallery there, or a damaged one.
+    """
+    from sentio.tasks.embedding import EmbeddingTask
+    from sentio.tasks.gallery import Gallery
+
+    if path is None:
+        return
+    if not isinstance(model.task, EmbeddingTask):
+        raise ConfigError(f"--gallery names embeddings, and this model's task is {model.task.name}")
+    model.task.gallery = Gallery.load(path)
 
 
 def settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sentio.core.errors import ConfigError
-from sentio.core.prediction import Count
+from sentio.core.prediction import Count, Embedding
 from sentio.core.tables import drawn, short
 
 if TYPE_CHECKING:
@@ -54,9 +54,11 @@ def scores(found: dict[str, Any]) -> str:
 
 
 def prediction(where: str, found: Any) -> str:
-    """One answer on one line: a label with its score, or a count with its unit."""
+    """One answer on one line: a label with its score, a count with its unit, or that it is an embedding."""
     if isinstance(found, Count):
         answer = f"{found.count:.1f} ({found.unit})"
+    elif isinstance(found, Embedding) and found.distance is None:
+        answer = f"an embedding of {len(found.vector)} numbers, --gallery FILE gives it a name "
     else:
         answer = f"{found.label if found.label is not None else 'none of these'}  {found.score:.2f}"
     return f"{where}: {answer}  exit {found.exit}  {found.milliseconds:.1f} ms"
