@@ -586,3 +586,18 @@ def test_a_class_that_the_teacher_rules_out_costs_no_more_than_its_share(form):
     losses[1].backward()
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-12)
     assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("low", [-1e6, float("-inf")])
+def test_a_class_that_both_rule_out_costs_nothing_and_gradients_go_to_both(form, low):
+    given = [[[1.0, 2.0, value], [0.5, -1.0, 0.0]] for value in (low, 0.5)]
+    taught = [[[2.0, 0.0, low], [1.0, 0.0, -2.0]]] * 2
+    for student, teacher in zip(given, taught, strict=True):
+        pair = [
+            torch.tensor(logits, dtype=torch.float64, requires_grad=True) for logits in (student, teacher)
+        ]
+        loss = distillation_loss(*pair, form=form)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(logits.grad.isfinite().all() and logits.grad.any() for logits in pair)

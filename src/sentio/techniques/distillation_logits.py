@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax, softmax
+from torch.nn.functional import log_softmax, softmax
 
 from sentio.core.anytime import FINAL, Read
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
@@ -73,10 +73,13 @@ def distillation_loss(
     # tau**2 takes rounding with it: at 10,000 a loss in single precision would be three times too large.
     wide = torch.float32 if student.device.type == "mps" else torch.float64
     student, teacher = student.to(wide), teacher.to(wide)
-    log_p = log_softmax(student / temperature, 1)
     q = softmax(teacher / temperature, 1)
-    # Of probabilities and not of their logarithms, so that a class that the teacher rules out costs nothing.
-    each = -q * log_p if how.entropy else kl_div(log_p, q, reduction="none")
+    # A class that the teacher rules out costs nothing, whatever its logarithms are, and has no gradient but
+    # the softmax's.
+    ruled_out = q == 0
+    log_p = log_softmax(student / temperature, 1).masked_fill(ruled_out, 0.0)
+    log_q = 0.0 if how.entropy else log_softmax(teacher / temperature, 1).masked_fill(ruled_out, 0.0)
+    each = q * (log_q - log_p)
     loss = (each.mean(1) if how.class_mean else each.sum(1)).mean()
     return (loss * temperature**2 if how.squared else loss).to(given)
 
