@@ -1,6 +1,7 @@
 """Weights packed for oneDNN: the answers of PyTorch's own operations, and where it is left to them."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sentio
+from sentio.nn import streaming_packed
 from sentio.nn.streaming_packed import LARGE, MOST, Packed
 
 torch.set_num_threads(1)
@@ -122,15 +124,93 @@ def test_nobody_who_follows_operations_is_misled():
 def test_a_copy_is_empty():
     packed = Packed()
     packed.convolution(*large(), *ONES)
-    assert packed._kept
-    assert not copy.deepcopy(packed)._kept
+    assert packed._made[2]
+    assert not copy.deepcopy(packed)._made[2]
+
+
+def test_a_size_that_another_thread_packs_meanwhile_is_no_error(monkeypatch):
+    packed = Packed()
+    x, weight, bias = large()
+    found, met = iter(range(100)), []
+
+    def order(tensor):  # each is another one; while the first is compared, another size is packed
+        if tensor is met[0]:
+            met[0] = None
+            packed.convolution(x[:, :, :4], weight, bias, *ONES)
+        return torch.tensor([next(found)])
+
+    packed.convolution(x[:, :, :5], weight, bias, *ONES)
+    met += packed._made[2].values()
+    monkeypatch.setattr(streaming_packed, "_order", order)
+    same(packed.convolution(x, weight, bias, *ONES), F.conv2d(x, weight, bias))
+    assert len(packed._made[2]) == 3
+
+
+def frozen_stream():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(96, 192, 3, padding=1), nn.ReLU(), nn.Conv2d(192, 96, (3, 1))).eval()
+    return sentio.stream(net, example=torch.zeros(1, 96, 8, 6), frozen=True)
+
+
+def last_of(stream, x):
+    """The last of a clip's answers, step by step."""
+    state = None
+    for chunk in x.split(1, 2):
+        output, valid, state = stream.step(chunk, state)
+    assert valid.all()
+    return output
+
+
+def test_weights_that_were_rounded_are_packed_anew():
+    frozen, x = frozen_stream(), torch.randn(1, 96, 9, 6)
+    before = last_of(frozen, x)
+    rounded = frozen.bfloat16().float()  # other data in the same parameters
+    expected = rounded.clip(x)[:, :, -1:]
+    found = last_of(rounded, x)
+    with torch.backends.mkldnn.flags(enabled=False):
+        same(found, last_of(copy.deepcopy(rounded), x))
+    same(found, expected)
+    assert (found - before).abs().max() > 1e-4 * before.abs().max()
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_weights_loaded_in_inference_mode_are_packed_anew(exits):
+    def made():
+        if not exits:
+            return frozen_stream()
+        net = sentio.create_network("cnn6", classes=2)
+        net = sentio.add_exits(net, "pooled-linear", at=["block2"], classes=2)
+        return sentio.stream(net.eval(), frozen=True)
+
+    def answers(stream):
+        state = None
+        for chunk in x.split(stream.hop, 2):
+            state = (found := stream.step(chunk, state)).state
+        return found.output
+
+    with torch.inference_mode():
+        frozen = made()
+        x = torch.randn(1, 1, 8 * frozen.hop, 64) if exits else torch.randn(1, 96, 8, 6)
+        before = answers(frozen)
+        halved = {name: tensor / 2 for name, tensor in frozen.state_dict().items()}
+        other = copy.deepcopy(frozen)
+        frozen.load_state_dict(halved)
+        other.load_state_dict(halved)
+        found = answers(frozen)
+        same(found, answers(other))
+        assert (found - before).abs().max() > 0.1 * before.abs().max()
+
+
+def test_a_recorded_stream_can_be_stored():
+    frozen, x = frozen_stream(), torch.randn(1, 96, 9, 6)
+    expected = last_of(frozen, x)
+    assert any(frozen._records._found.values())
+    same(last_of(pickle.loads(pickle.dumps(frozen)), x), expected)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_stream_of_large_layers_is_packed_and_recorded(batch):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(96, 192, 3, padding=1), nn.ReLU(), nn.Conv2d(192, 96, (3, 1))).eval()
-    frozen = sentio.stream(net, example=torch.zeros(1, 96, 8, 6), frozen=True)
+    frozen = frozen_stream()
     x = torch.randn(batch, 96, 14, 6)
     for other in (2, batch):  # a record of one size of batch does not stand in the way of another
         state, given = None, []

@@ -93,10 +93,18 @@ def runs_alike(form: Form) -> bool:
 
     A module from elsewhere may decide by that.
     """
-    forms = list(getattr(form, "forms", ()))
-    if hasattr(form, "form"):
-        forms.append(form.form)
-    return not isinstance(form, _Contiguous) and all(runs_alike(part) for part in forms)
+    return not isinstance(form, _Contiguous) and all(runs_alike(part) for part in _within(form))
+
+
+def repack(form: Form) -> None:
+    """Have a frozen form's packed weights made anew, where others are loaded.
+
+    Weights that inference mode has made do not count how often they were written to.
+    """
+    if isinstance(form, FrozenConv):
+        form.packed.forget()
+    for part in _within(form):
+        repack(part)
 
 
 def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
@@ -165,6 +173,11 @@ def _take(form: Form, scale: Tensor, shift: Tensor) -> bool:
         fold(conv.module, scale, shift if index == 0 else torch.zeros_like(shift))
         conv.lay()
     return True
+
+
+def _within(form: Form) -> list[Form]:
+    forms = list(getattr(form, "forms", ()))
+    return [*forms, form.form] if hasattr(form, "form") else forms
 
 
 def _last(form: Form) -> Any:

@@ -29,13 +29,16 @@ class Packed:
     """
 
     def __init__(self) -> None:
-        #: the weights and their version; held, or others might come to lie where these lay
-        self._made_of: tuple[Tensor, int | None] | None = None
-        #: by the size of the input
-        self._kept: dict[torch.Size, Tensor] = {}
+        self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(Packed())
+
+    def forget(self) -> None:
+        """Pack anew at the next call; to be called where weights change that inference mode has made."""
+        #: the weights, their version, and what was packed of them, by the size of the input: in one, since
+        #: several threads may step a stream
+        self._made: tuple[Tensor | None, int | None, dict[torch.Size, Tensor]] = (None, None, {})
 
     def convolution(
         self,
@@ -59,18 +62,20 @@ class Packed:
 
     def _of(self, weight: Tensor, size: torch.Size, settings: tuple[Any, ...]) -> Tensor | None:
         version = None if weight.is_inference() else weight._version
-        known = self._made_of
-        if known is None or known[0].data_ptr() != weight.data_ptr() or known[1] != version:
-            self._made_of, self._kept = (weight, version), {}
-        if size not in self._kept and len(self._kept) < MOST:
+        made_of, its_version, kept = self._made
+        if made_of is None or made_of.data_ptr() != weight.data_ptr() or its_version != version:
+            kept = {}
+            # Held, or others might come to lie where these lay; detached, or it would be those that come.
+            self._made = (weight.detach(), version, kept)
+        if size not in kept and len(kept) < MOST:
             reorder = torch.ops.mkldnn._reorder_convolution_weight.default
             with _disable_current_modes():  # a record of the step begins with the packed weights
                 # Without a size the order is one that some numbers of channels are put out of each time.
                 packed = reorder(weight.contiguous(), *settings, list(size))
                 order = _order(packed)
-                same = (kept for kept in self._kept.values() if torch.equal(_order(kept), order))
-                self._kept[size] = next(same, packed)
-        return self._kept.get(size)
+                same = (other for other in list(kept.values()) if torch.equal(_order(other), order))
+                kept[size] = next(same, packed)
+        return kept.get(size)
 
 
 def _order(packed: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from sentio.core.multi_exit import MultiExit
 from sentio.core.staged import Staged, copied
 from sentio.core.stepping import STEPS, CatchUp
 from sentio.nn.streaming import Delay, Flow, Form, Moment, Plan, Planned, State, streams
-from sentio.nn.streaming_frozen import freeze, runs_alike
+from sentio.nn.streaming_frozen import freeze, repack, runs_alike
 from sentio.nn.streaming_joins import Chain
 from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.arrays import TorchArrays
@@ -329,6 +329,7 @@ class FrozenStream(Stream):
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         if self._records is not None:
             self._records = Records()  # assign=True puts other tensors where its weights were
+        repack(self.layout.form)
         return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenStream:

@@ -28,7 +28,7 @@ from sentio.core.staged import copied
 from sentio.core.stepping import QUEUE, STEPS, Answered, CatchUp, Ran, own_key, step_with_exits
 from sentio.core.task import Task
 from sentio.nn.streaming import Flow, Form, Moment, Plan, State
-from sentio.nn.streaming_frozen import freeze, runs_alike
+from sentio.nn.streaming_frozen import freeze, repack, runs_alike
 from sentio.nn.streaming_joins import Chain
 from sentio.streaming.arrays import TorchArrays
 from sentio.streaming.recorded import Records
@@ -259,6 +259,10 @@ class FrozenExitStream(ExitStream):
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         self._records = self._no_records()  # assign=True puts other tensors where its weights were
+        for part in self.parts:
+            for form in (part.form, part.branch):
+                if form is not None:
+                    repack(form)
         return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenExitStream:

@@ -53,8 +53,8 @@ class Records:
     def __init__(self) -> None:
         self._found: dict[Any, _Record | None] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Records:
-        return Records()  # a copy has weights of its own
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(Records())  # a copy has weights of its own, and what is packed cannot be stored
 
     def step(self, form: Form, x: Tensor, moment: Moment) -> Tensor:
         """What ``form`` gives for a chunk, from its record where there is one."""
