@@ -201,6 +201,15 @@ def test_weights_loaded_in_inference_mode_are_packed_anew(exits):
         assert (found - before).abs().max() > 0.1 * before.abs().max()
 
 
+def test_nothing_is_kept_of_weights_that_went_elsewhere():
+    frozen, x = frozen_stream(), torch.randn(1, 96, 9, 6)
+    last_of(frozen, x)
+    packed = frozen.layout.form.forms[0].form.packed
+    assert packed._made[2]
+    last_of(frozen.double(), x.double())
+    assert packed._made[0] is None and not packed._made[2]
+
+
 def test_a_recorded_stream_can_be_stored():
     frozen, x = frozen_stream(), torch.randn(1, 96, 9, 6)
     expected = last_of(frozen, x)

@@ -97,9 +97,10 @@ def runs_alike(form: Form) -> bool:
 
 
 def repack(form: Form) -> None:
-    """Have a frozen form's packed weights made anew, where others are loaded.
+    """Have a frozen form's packed weights made anew, where others are loaded or these go elsewhere.
 
-    Weights that inference mode has made do not count how often they were written to.
+    Weights that inference mode has made do not count how often they were written to, and what was packed of
+    weights that have moved would be kept for nothing.
     """
     if isinstance(form, FrozenConv):
         form.packed.forget()

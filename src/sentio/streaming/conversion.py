@@ -324,6 +324,7 @@ class FrozenStream(Stream):
     def _apply(self, *args: Any, **kwargs: Any) -> FrozenStream:
         if self._records is not None:
             self._records = Records()  # its weights are others from now on
+        repack(self.layout.form)
         return super()._apply(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -250,7 +250,10 @@ class FrozenExitStream(ExitStream):
         return form.step(x, moment) if records is None else records.step(form, x, moment)
 
     def _no_records(self) -> dict[Form, Records]:
+        """Where to begin with other weights: nothing recorded, nothing packed."""
         forms = [form for part in self.parts for form in (part.form, part.branch) if form is not None]
+        for form in forms:
+            repack(form)
         return {form: Records() for form in forms if runs_alike(form)}
 
     def _apply(self, *args: Any, **kwargs: Any) -> FrozenExitStream:
@@ -259,10 +262,6 @@ class FrozenExitStream(ExitStream):
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         self._records = self._no_records()  # assign=True puts other tensors where its weights were
-        for part in self.parts:
-            for form in (part.form, part.branch):
-                if form is not None:
-                    repack(form)
         return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> FrozenExitStream:
