@@ -62,7 +62,8 @@ class Result:
     """Milliseconds of a hop, medians over passes; MACs of a hop, mean.
 
     Args:
-        left: share of the hops that left at the first exit.
+        left: share of the hops that were drawn to leave at the first exit. A new stream does not until that
+            exit has warmed up, which the windows need not.
         exact_ms, hold_ms: the stream with exits, both ways to catch up.
         full_ms: the stream that goes to the last exit each time.
         window_ms: the clip network with exits on each window, with the same decisions.

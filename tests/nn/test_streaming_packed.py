@@ -79,12 +79,9 @@ def test_batches_of_any_size_and_no_more_orders_than_are_kept():
     x, weight, bias = large()
     for batch in range(1, MOST + 3):
         many = x[:1].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        found = packed.convolution(many, weight, bias, *ONES)
-        if batch <= MOST:
-            same(found, F.conv2d(many, weight, bias))
-        else:
-            assert found is None
-    assert packed.convolution(x, weight, bias, *ONES) is not None  # what is kept is still there
+        same(packed.convolution(many, weight, bias, *ONES), F.conv2d(many, weight, bias))
+        assert len(packed._made[2]) == min(batch, MOST)
+    same(packed.convolution(x, weight, bias, *ONES), F.conv2d(x, weight, bias))  # no longer kept, made again
 
 
 def test_small_layers_and_what_onednn_does_not_take_are_left_to_pytorch():

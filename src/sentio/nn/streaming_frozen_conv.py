@@ -35,9 +35,9 @@ SHORT = 5
 class FrozenConv(Conv):
     """A convolution whose module is a copy, its weights with channels last, as is what it gives.
 
-    With few positions, what each of them reads is copied side by side: for large kernels, since PyTorch's
-    convolution puts the weights into another order each time, and for small ones over one axis or
-    channel by channel, since it spends more around them than in them.
+    Large ones are packed. With few positions, what each of them reads is copied side by side: for large
+    kernels that are not, since PyTorch's convolution puts the weights into another order each time, and for
+    small ones over one axis or channel by channel, since it spends more around them than in them.
     """
 
     def __init__(self, planned: Conv) -> None:

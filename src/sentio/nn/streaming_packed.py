@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 #: numbers in the weights from which a convolution is better packed
 LARGE = 2**17
 #: sizes of input for which a layer keeps packed weights; most of them share one order
-MOST = 32
+MOST = 16
 
 
 class Packed:
@@ -54,28 +54,29 @@ class Packed:
             return None
         settings = (list(padding), list(stride), list(dilation), 1)
         packed = self._of(weight, x.shape, settings)
-        if packed is None:
-            return None
         run = torch.ops.mkldnn._convolution_pointwise.default
         found: Tensor = run(x, packed, bias, *settings, "none", [], "")
         return found
 
-    def _of(self, weight: Tensor, size: torch.Size, settings: tuple[Any, ...]) -> Tensor | None:
+    def _of(self, weight: Tensor, size: torch.Size, settings: tuple[Any, ...]) -> Tensor:
         version = None if weight.is_inference() else weight._version
         made_of, its_version, kept = self._made
         if made_of is None or made_of.data_ptr() != weight.data_ptr() or its_version != version:
             kept = {}
             # Held, or others might come to lie where these lay; detached, or it would be those that come.
             self._made = (weight.detach(), version, kept)
-        if size not in kept and len(kept) < MOST:
+        packed = kept.get(size)
+        if packed is None:
             reorder = torch.ops.mkldnn._reorder_convolution_weight.default
             with _disable_current_modes():  # a record of the step begins with the packed weights
                 # Without a size the order is one that some numbers of channels are put out of each time.
                 packed = reorder(weight.contiguous(), *settings, list(size))
-                order = _order(packed)
-                same = (other for other in list(kept.values()) if torch.equal(_order(other), order))
-                kept[size] = next(same, packed)
-        return kept.get(size)
+                order, others = _order(packed), list(kept.values())
+                packed = next((other for other in others if torch.equal(_order(other), order)), packed)
+            if len(kept) >= MOST:
+                kept.popitem()
+            kept[size] = packed
+        return packed
 
 
 def _order(packed: Tensor) -> Tensor:
