@@ -8,11 +8,11 @@ timed, the peer has to give the same features. Milliseconds are of one hop, and 
 
 Then eight streams (``--streams``): in one batch of the peer, which has one index a batch, so all of them
 must have begun together; and as streams that began at different times, for which it needs an instance each.
-Ours are one batch of any ages. Where one window is short, 16, 64 and 256 streams in one batch and as many
-windows in one, since there a single step is rather calls than work; and where a step of one hop saves less
-time than wanted, steps of two, four and more hops, each beside one window. Then step and window both as one
-ONNX graph in ONNX Runtime, which spends less around an operation than PyTorch does. And one network at
-several dilations, whose receptive field grows and whose work does not.
+Ours are one batch of any ages. Where a step of one stream saves less time than wanted, since it is rather
+calls than work, or the reading of weights: 16, 64 and 256 streams in one batch and as many windows in one,
+unless these take seconds; and steps of two, four and more hops, each beside one window. Then step and window
+both as one ONNX graph in ONNX Runtime, which spends less around an operation than PyTorch does. And one
+network at several dilations, whose receptive field grows and whose work does not.
 
     pip install continual-inference
     python benchmarks/streaming.py
@@ -58,10 +58,11 @@ from sentio.core.counting import count
 from sentio.core.onnx_exporter import to_program
 from sentio.streaming.step_graph import export_step
 
-#: milliseconds up to which a window is short, and the streams that are then measured in one batch
-SHORT_MS, WIDE = 10.0, (16, 64, 256)
-#: hops in a row; of batches and windows that take longer than ``SHORT_MS``, one
-IN_A_ROW = 8
+#: streams that are measured in one batch where one alone saves too little, as long as their windows do not
+#: take longer than this, and the pairs of laps of those that take more than a tenth of it
+WIDE, LONGEST_MS, FEW = (16, 64, 256), 3000.0, 8
+#: hops in a row, of what takes no longer than this
+IN_A_ROW, SHORT_MS = 8, 10.0
 #: wanted: what is saved in time over what is saved in MACs; a step that saves less is tried with more hops,
 #: as long as the window takes this many times the MACs
 SHARE, LEAST = 0.7, 1.5
@@ -131,8 +132,8 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
     # Laps take a number, so that each side finds its own input.
     turns: list[Any] = list(range(8))
 
-    def timed(run: Run, reference: Run) -> Ratio:
-        return in_a_row(run, reference, turns, repeats, options.processor)
+    def timed(run: Run, reference: Run, most: int | None = None) -> Ratio:
+        return in_a_row(run, reference, turns, min(most or repeats, repeats), options.processor)
 
     step, clip = stepping(stream, chunks), whole(net, windows)
     sliding, beside_live = timed(step, clip), timed(stepping(live, chunks), step)
@@ -147,6 +148,7 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         peer_bytes = kept_by(theirs)
         many = measure_many(stream, peers, chunks, options.streams, timed)
     step_macs, window_macs = live.macs().total, count(net, example).total
+    share = step_macs / window_macs / sliding.ratio
     return Result(
         row.name,
         stream.hop,
@@ -162,8 +164,8 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         peer_bytes,
         difference,
         many,
-        wide(net, stream, chunks, windows, timed) if sliding.reference_ms < SHORT_MS else [],
-        longer(net, row, stream.hop, step_macs / window_macs / sliding.ratio, windows, timed),
+        wide(net, stream, chunks, windows, timed, sliding.reference_ms) if share < SHARE else [],
+        longer(net, row, stream.hop, share, windows, timed),
         None if options.no_onnx else exported(net, stream, chunks, windows, timed),
     )
 
@@ -173,7 +175,7 @@ def measure_many(
     peers: Callable[[], Any],
     chunks: list[Tensor],
     streams: int,
-    timed: Callable[[Run, Run], Ratio],
+    timed: Callable[..., Ratio],
 ) -> Many:
     """Several streams at once; ours may be of any ages, since each row has its own."""
     batches = [chunk.expand(streams, *chunk.shape[1:]).contiguous() for chunk in chunks]
@@ -194,15 +196,19 @@ def wide(
     stream: Any,
     chunks: list[Tensor],
     windows: list[Tensor],
-    timed: Callable[[Run, Run], Ratio],
+    timed: Callable[..., Ratio],
+    window_ms: float,
 ) -> list[Wide]:
     """Streams in one batch beside windows in one batch."""
     found = []
     for streams in WIDE:
+        if streams * window_ms > LONGEST_MS:
+            break
         many_chunks, many_windows = (
             [one.expand(streams, *one.shape[1:]).contiguous() for one in each] for each in (chunks, windows)
         )
-        ratio = timed(stepping(stream, many_chunks), whole(net, many_windows))
+        most = FEW if streams * window_ms > LONGEST_MS / 10 else None
+        ratio = timed(stepping(stream, many_chunks), whole(net, many_windows), most)
         found.append(Wide(streams, ratio.ms, ratio.reference_ms, 1 / ratio.ratio))
     return found
 
@@ -213,7 +219,7 @@ def longer(
     hop: int,
     share: float,
     windows: list[Tensor],
-    timed: Callable[[Run, Run], Ratio],
+    timed: Callable[..., Ratio],
 ) -> list[Longer]:
     """Steps of more and more hops, until one saves the share that is wanted or there is little left to save.
 
@@ -241,7 +247,7 @@ def exported(
     stream: Any,
     chunks: list[Tensor],
     windows: list[Tensor],
-    timed: Callable[[Run, Run], Ratio],
+    timed: Callable[..., Ratio],
 ) -> Exported:
     """Step and clip network as ONNX graphs, on as many threads as PyTorch has."""
     with tempfile.TemporaryDirectory() as folder:

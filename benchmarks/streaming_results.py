@@ -60,8 +60,8 @@ class Result:
     Args:
         live_ms: of a stream that is not frozen, which shares the network's weights: so many times ``step_ms``
             as it takes beside steps.
-        wide: several streams beside several windows, where one window is short.
-        longer: several hops in one step, where a single one saves too little.
+        wide, longer: several streams beside several windows, and several hops in one step, where one stream
+            and one hop save too little.
         difference: of the peer's features from ours, over the largest magnitude, in double precision.
     """
 
