@@ -158,7 +158,8 @@ ESC10 = {
     "tested_on": "the clips of each fold by a model trained on the other three",
     "licence": "CC BY 3.0",
     "credits": "K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM MM 2015, and the "
-    "authors of its clips at freesound.org",
+    "authors of its clips at freesound.org; taught by aiSFX of A. B. Ma and A. Lerch, ISMIR 2022, whose "
+    "weights are under CC BY 4.0",
 }
 ESC10_START = ROOT / "recipes" / "esc10-start.yaml"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -180,15 +181,12 @@ ZOO = (
         fetched="aisfx",
         purpose="ten sounds of animals, weather, people and machines, in windows of 2 s",
         start=Start(ESC10_START, EVERYDAY),
-        **{
-            **ESC10,
-            "credits": f"{ESC10['credits']}; taught by aiSFX of A. B. Ma and A. Lerch, ISMIR 2022, whose "
-            "weights are under CC BY 4.0",
-        },
+        **ESC10,
     ),
     Entry(
         "esc10-micro",
-        ROOT / "recipes" / "esc10-micro.yaml",
+        ROOT / "recipes" / "esc10-sounds.yaml",
+        fetched="aisfx",
         purpose="the same ten sounds in fewer than 30,000 parameters",
         start=Start(ESC10_START, EVERYDAY, {"network__options": {"width": 7, "kernel": 5, "hidden": False}}),
         **ESC10,
