@@ -158,8 +158,7 @@ class Moment:
 
     def lived(self, count: int, units: int, delay: int) -> Tensor:
         """Which of a chunk's units do not lie before their stream's start: booleans ``(batch, count)``."""
-        # By the age at which a unit first does not: two operations for an exported graph, where as many more
-        # would have to be computed for each layer that pads.
+        # The age from which a unit does not is a constant, so an exported graph has only to compare.
         ages = [max(0, -((place - delay) // units)) for place in range(count)]
         return self.steps[:, None] >= torch.tensor(ages, device=self.steps.device)
 
