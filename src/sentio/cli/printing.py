@@ -58,7 +58,7 @@ def prediction(where: str, found: Any) -> str:
     if isinstance(found, Count):
         answer = f"{found.count:.1f} ({found.unit})"
     elif isinstance(found, Embedding) and found.distance is None:
-        answer = f"an embedding of {len(found.vector)} numbers, --gallery FILE gives it a name "
+        answer = f"an embedding of {len(found.vector)} numbers, --gallery FILE gives it a name"
     else:
         answer = f"{found.label if found.label is not None else 'none of these'}  {found.score:.2f}"
     return f"{where}: {answer}  exit {found.exit}  {found.milliseconds:.1f} ms"

@@ -1,10 +1,9 @@
 """Large weights in the order in which oneDNN reads them, put into it once and not at each step.
 
 A step has few positions, so a large convolution takes as long as reading its weights. PyTorch's own puts them
-into another order each time, and a matrix product reads them in an order that suits larger products. On one
-core of an x86 with AVX-512, oneDNN takes half the time of the product, and a tenth of that of the
-convolution, where the weights lie in its order already. ``torch.compile`` puts this operation in place of
-convolutions too.
+into another order each time, and a matrix product reads them in an order that suits larger products. oneDNN
+takes less than either where the weights lie in its order already. ``torch.compile`` puts this operation in
+place of convolutions too.
 """
 
 from __future__ import annotations
