@@ -56,6 +56,7 @@ from torch import Tensor, nn
 import sentio
 from sentio.core.counting import count
 from sentio.core.onnx_exporter import to_program
+from sentio.edge import ExportedStep
 from sentio.streaming.step_graph import export_step
 
 #: streams that are measured in one batch where one alone saves too little, as long as their windows do not
@@ -254,19 +255,14 @@ def exported(
         path = Path(folder) / "window.onnx"
         to_program(net, {"x": windows[0]}, ["y"], dynamic_shapes=None).save(str(path), external_data=False)
         whole_graph = session(path)
-        step = session(export_step(stream, Path(folder) / "step.onnx"))
-    names = [output.name for output in step.get_outputs()]
-    state = {f"state.{name}": tensor.numpy() for name, tensor in stream.start().items()}
-
-    def one(turn: int) -> Any:
-        nonlocal state
-        found = dict(zip(names, step.run(None, {"x": chunks[turn].numpy(), **state}), strict=True))
-        state = {name: found[f"next.{name.removeprefix('state.')}"] for name in state}
-        return found["output"]
-
+        file = export_step(stream, Path(folder) / "step.onnx")
+        step = ExportedStep(file, threads=torch.get_num_threads()).in_place()
     for turn in range(stream.warm_up + 1):
-        one(turn % len(chunks))
-    ratio = timed(one, lambda turn: whole_graph.run(None, {"x": windows[turn].numpy()}))
+        step.step(chunks[turn % len(chunks)].numpy())
+    ratio = timed(
+        lambda turn: step.step(chunks[turn].numpy()),
+        lambda turn: whole_graph.run(None, {"x": windows[turn].numpy()}),
+    )
     return Exported(ratio.ms, ratio.reference_ms, 1 / ratio.ratio)
 
 

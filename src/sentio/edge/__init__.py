@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 #: name -> module that defines it
 _MEMBERS = {
     "BoxStream": "sentio.edge.box_stream",
+    "ExportedStep": "sentio.edge.exported_step",
     "SampleStream": "sentio.core.sample_stream",
     "SingleStream": "sentio.core.stream_batch",
+    "StepInPlace": "sentio.edge.exported_step",
     "StreamBatch": "sentio.core.stream_batch",
     "Warming": "sentio.core.stream_batch",
     "load_state": "sentio.edge.state",

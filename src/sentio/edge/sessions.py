@@ -113,7 +113,7 @@ class Session:
             return self._session.run(None, {name: arrays[name] for name in self.shapes})
         except Exception as error:  # ONNX Runtime's types have no common base
             raise ArtifactError(
-                f"Artifact {self._where}: {self.file!r} cannot be run: {_first_line(error)}"
+                f"Artifact {self._where}: {self.file!r} cannot be run: {first_line(error)}"
             ) from error
 
     def check(self, name: str, shape: Sequence[Any], kind: str | None = None) -> None:
@@ -149,31 +149,40 @@ def shown(shape: Sequence[Any]) -> str:
     return "(" + ", ".join("batch" if index == 0 else str(size) for index, size in enumerate(shape)) + ")"
 
 
-def _opened(files: ArtifactFiles, name: str, settings: Settings) -> ort.InferenceSession:
-    with ExitStack() as stack:
-        place: Path | None = None
-        if settings.memory_map:
-            data, place = stack.enter_context(files.mapped(name))
-        else:
-            data = memoryview(files.read(name))
-        stack.callback(data.release)
-        try:
-            found = examine(data)
-        except ValueError as error:
-            raise _unusable(files, name, error) from error
-        if found.refusal is not None:
-            raise ArtifactError(f"Artifact {files.path} is refused: {name!r} {found.refusal}")
-        source = str(place) if place is not None else _bytes(data)
-        try:
-            session = ort.InferenceSession(
-                source,
-                settings.options(),
-                providers=list(settings.providers or ()),
-                enable_fallback=0,
-                disabled_optimizers=None if found.may_fold else ["ConstantFolding"],
-            )
-        except Exception as error:  # ONNX Runtime's types have no common base
-            raise _unusable(files, name, error) from error
+def start_session(
+    data: memoryview, settings: Settings, name: str, *, place: Path | None = None, where: str | None = None
+) -> ort.InferenceSession:
+    """A graph that may be opened, as a session.
+
+    Args:
+        data: the file.
+        settings: how it is run.
+        name: of the graph, for messages.
+        place: where ONNX Runtime shall read it, in place of ``data``.
+        where: the artifact that it is of, for messages.
+
+    Raises:
+        ArtifactError: it is no graph, or is refused.
+        ConfigError: the provider cannot be started.
+    """
+    usable = f"{name} is" if where is None else f"{where}: {name} is"
+    try:
+        found = examine(data)
+    except ValueError as error:
+        raise ArtifactError(f"{usable} not a usable ONNX graph: {first_line(error)}") from error
+    if found.refusal is not None:
+        refused = f"{name} is refused: it" if where is None else f"{where} is refused: {name}"
+        raise ArtifactError(f"{refused} {found.refusal}")
+    try:
+        session = ort.InferenceSession(
+            str(place) if place is not None else _bytes(data),
+            settings.options(),
+            providers=list(settings.providers or ()),
+            enable_fallback=0,
+            disabled_optimizers=None if found.may_fold else ["ConstantFolding"],
+        )
+    except Exception as error:  # ONNX Runtime's types have no common base
+        raise ArtifactError(f"{usable} not a usable ONNX graph: {first_line(error)}") from error
     # ONNX Runtime has a copy of its own by now; its Python side would keep this one for as long.
     session._model_bytes = None
     first = (settings.providers or (_CPU,))[0]
@@ -185,12 +194,24 @@ def _opened(files: ArtifactFiles, name: str, settings: Settings) -> ort.Inferenc
     return session
 
 
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says of an error, as far as a sentence can hold it."""
+    return str(error).strip().split("\n")[0][:200]
+
+
+def _opened(files: ArtifactFiles, name: str, settings: Settings) -> ort.InferenceSession:
+    with ExitStack() as stack:
+        place: Path | None = None
+        if settings.memory_map:
+            data, place = stack.enter_context(files.mapped(name))
+        else:
+            data = memoryview(files.read(name))
+        stack.callback(data.release)
+        return start_session(data, settings, repr(name), place=place, where=f"Artifact {files.path}")
+
+
 def _bytes(data: memoryview) -> bytes:
     return data.obj if isinstance(data.obj, bytes) else data.tobytes()
-
-
-def _unusable(files: ArtifactFiles, name: str, error: Exception) -> ArtifactError:
-    return ArtifactError(f"Artifact {files.path}: {name!r} is not a usable ONNX graph: {_first_line(error)}")
 
 
 def _known(providers: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -243,7 +264,3 @@ def _free_memory() -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
