@@ -84,26 +84,14 @@ def test_milliseconds_add_up():
     assert found.exit_ms() == {name: ms / 3 for name, ms in found.answer_ms.items()}
 
 
-class Takes(nn.Module):
-    """A layer that takes so many milliseconds of a clock that stands still otherwise."""
-
-    def __init__(self, clock, ms, layer):
-        super().__init__()
-        self.clock, self.ms, self.layer = clock, ms, layer
-
-    def forward(self, x):
-        self.clock.append(self.clock[-1] + self.ms / 1000)
-        return self.layer(x)
-
-
-def test_milliseconds_of_exits_are_those_of_whole_answers(monkeypatch):
+def test_milliseconds_of_exits_are_those_of_whole_answers(monkeypatch, takes):
     clock = [0.0]
     net = exits()
     for place, ms in (("stages.a", 1), ("stages.b", 2), ("stages.head", 4)):
         key = place.split(".")[1]
-        net.backbone.stages[key] = Takes(clock, ms, net.backbone.stages[key])
+        net.backbone.stages[key] = takes(clock, ms, net.backbone.stages[key])
     for key, ms in (("a", 0.5), ("b", 0.25)):
-        net.branches[key] = Takes(clock, ms, net.branches[key])
+        net.branches[key] = takes(clock, ms, net.branches[key])
     for module in ("row_timing", "timing", "answering"):
         monkeypatch.setattr(f"sentio.core.{module}.perf_counter", lambda: clock[-1])
     real = MultiExit.predict

@@ -13,18 +13,6 @@ from sentio.core.timing import timed_costs  # noqa: E402
 from sentio.core.torch_row import TorchRow  # noqa: E402
 
 
-class Takes(nn.Module):
-    """A layer during which a clock goes on by some milliseconds."""
-
-    def __init__(self, clock, ms, layer):
-        super().__init__()
-        self.clock, self.ms, self.layer = clock, ms, layer
-
-    def forward(self, x):
-        self.clock.append(self.clock[-1] + self.ms / 1000)
-        return self.layer(x)
-
-
 @pytest.fixture
 def clock(monkeypatch):
     found = [0.0]
@@ -33,15 +21,15 @@ def clock(monkeypatch):
     return found
 
 
-def row(clock, classes=3):
+def row(clock, takes, classes=3):
     stages = {"a": nn.Linear(4, 4), "head": nn.Linear(4, 3)}
     net = add_exits(Staged(stages, input_shapes={"main": (4,)}), "pooled-linear", at=["a"], classes=classes)
     for (name, stage), ms in zip(list(net.backbone.stages.items()), (1, 4), strict=True):
-        net.backbone.stages[name] = Takes(clock, ms, stage)
+        net.backbone.stages[name] = takes(clock, ms, stage)
     return TorchRow(net)
 
 
-def test_the_call_around_the_stages_counts(clock, monkeypatch):
+def test_the_call_around_the_stages_counts(clock, takes, monkeypatch):
     real = answering.judged
 
     def that_costs(*arguments):
@@ -49,13 +37,13 @@ def test_the_call_around_the_stages_counts(clock, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(answering, "judged", that_costs)
-    costs = timed_costs(row(clock), torch.zeros(1, 4), ExitCosts(("a", "final"), (7, 9)), repeats=3)
+    costs = timed_costs(row(clock, takes), torch.zeros(1, 4), ExitCosts(("a", "final"), (7, 9)), repeats=3)
     assert costs.names == ("a", "final")
     assert costs.macs == (7, 9)
     assert costs.ms == pytest.approx((3, 9))
 
 
-def test_exits_of_unlike_shapes_are_timed_by_their_stages(clock):
-    costs = timed_costs(row(clock, classes=2), torch.zeros(1, 4), None, repeats=2)
+def test_exits_of_unlike_shapes_are_timed_by_their_stages(clock, takes):
+    costs = timed_costs(row(clock, takes, classes=2), torch.zeros(1, 4), None, repeats=2)
     assert costs.macs == (0, 0)
     assert costs.ms == pytest.approx((1, 5))

@@ -105,6 +105,13 @@ def test_the_published_parts(audioset):
     assert open_data(audioset, labels=["Dog", "Cat"]).protocols == ("random",)
 
 
+def test_a_manifests_name_says_its_part_by_whole_words(audioset):
+    (audioset / "eval_segments.csv").rename(audioset / "latest_unvalidated.csv")
+    assert open_data(audioset, labels=["Dog", "Cat"]).protocols == ("random",)
+    (audioset / "latest_unvalidated.csv").rename(audioset / "2017-Testing.csv")
+    assert open_data(audioset, labels=["Dog", "Cat"]).protocols == ("official", "random")
+
+
 def test_a_published_validation_part_is_used(audioset):
     text = (audioset / "eval_segments.csv").read_text().replace("bbbb0,", "bbbb0,", 1)
     (audioset / "valid_segments.csv").write_text(text.replace("bbbbbbbbbb", "aaaaaaaaaa"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -175,10 +176,10 @@ def _manifests(folder: Path) -> Iterator[Path]:
 
 def _part(name: str) -> str:
     """The part that a manifest's name says, as in ``eval_segments.csv``."""
-    name = name.lower()
-    if "valid" in name:
+    words = re.split("[^a-z]+", name.lower())
+    if any(word.startswith("val") for word in words):
         return "validation"
-    return "test" if "eval" in name or "test" in name else "train"
+    return "test" if any(word.startswith(("eval", "test")) for word in words) else "train"
 
 
 def _segments(folder: Path, shown: Path, names: Mapping[str, str]) -> Iterator[Segment]:
