@@ -57,7 +57,8 @@ def test_threads_hold_for_pytorch_too(sentio, artifact, own_tones, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     assert sentio("predict", artifact, own_tones / "low" / "0.wav", "--threads", 2).code == 0
     assert sentio("evaluate", artifact, own_tones, "--split", 0, "--threads", 3).code == 0
-    assert asked == [2, 3]
+    assert sentio("listen", artifact, own_tones / "low" / "0.wav", "--threads", 4).code == 0
+    assert asked == [2, 3, 4]
 
 
 def test_embeddings_say_that_they_are_and_a_gallery_names_them(sentio, tmp_path):
