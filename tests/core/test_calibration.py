@@ -222,6 +222,18 @@ def test_certain_thresholds_are_the_cheapest_that_keep_the_bound(seed, paired):
             assert paired_bound(confidence, right, values, other, 1.6448536) < drop + 1e-9
 
 
+def test_windows_that_say_the_same_are_no_more_evidence_than_one():
+    confidence, right, macs = exits_of(3, exits=3, samples=60)
+    best = int(right.mean(axis=1).argmax())
+    goal = {"target_accuracy": float(right[best].mean()) - 0.04, "certainty": 0.95, "against": best}
+    once = fit_thresholds(confidence, right, macs, **goal)
+    wide, often = confidence.repeat(5, axis=1), right.repeat(5, axis=1)
+    assert fit_thresholds(wide, often, macs, groups=np.arange(60).repeat(5), **goal) == once
+    assert fit_thresholds(wide, often, macs, **goal).mean_macs < once.mean_macs
+    with pytest.raises(ConfigError, match=r"one for each of 300 samples, got \(60,\)"):
+        fit_thresholds(wide, often, macs, groups=np.arange(60), **goal)
+
+
 def test_a_few_lucky_samples_do_not_send_everybody_out():
     # Both exits are right on 38 of 40, each wrong on two that the other gets right.
     right = np.ones((2, 40), bool)

@@ -108,6 +108,7 @@ def fit_thresholds(
     mean_macs: float | None = None,
     certainty: float = 0.5,
     against: int | None = None,
+    groups: NDArray[np.integer[Any]] | None = None,
     candidates: int = 64,
     seed: int = 0,
 ) -> Operating:
@@ -151,7 +152,10 @@ def fit_thresholds(
         raise ConfigError("Thresholds cannot be fitted: the validation set is empty")
     if not 0.5 <= certainty < 1.0:
         raise ConfigError(f"Thresholds can be certain from 0.5 to below 1, got {certainty!r}")
-    search = ThresholdSearch(confidence, right, macs, candidates, against=against)
+    if groups is not None and groups.shape != confidence.shape[1:]:
+        raise ConfigError(f"Groups name one for each of {confidence.shape[1]} samples, got {groups.shape}")
+    independent = None if groups is None else len(np.unique(groups))
+    search = ThresholdSearch(confidence, right, macs, candidates, against=against, independent=independent)
     starts = search.starts(seed)
     if mean_macs is not None:
         point = search.most_accurate(starts, max_cost=mean_macs / max(macs))

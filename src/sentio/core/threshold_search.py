@@ -32,6 +32,7 @@ class ThresholdSearch:
         candidates: thresholds tried per exit: quantiles of its confidences.
         against: the exit that accuracy is compared with, sample by sample, where it has to be certain that
             it does not fall further below; None to compare with nothing.
+        independent: how many of the samples say something of their own; all if None.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class ThresholdSearch:
         candidates: int,
         *,
         against: int | None = None,
+        independent: int | None = None,
     ) -> None:
         self.exits, self.samples = confidence.shape
+        self.independent = independent or self.samples
         self.right = right.astype(np.float64)
         self.cost = np.asarray(macs, dtype=np.float64) / max(macs)
         other = np.zeros(self.samples) if against is None else self.right[against]
@@ -88,7 +91,7 @@ class ThresholdSearch:
         """
 
         def worth(right: Any, cost: Any, squared: Any) -> tuple[Any, Any]:
-            variance = np.maximum(squared - (right - self.other) ** 2, 0.0) / self.samples
+            variance = np.maximum(squared - (right - self.other) ** 2, 0.0) / self.independent
             sure = right - errors * np.sqrt(variance) >= min_accuracy - EQUAL
             return np.where(sure, -cost, -np.inf), right
 

@@ -70,6 +70,7 @@ def calibrate(
     costs: ExitCosts,
     goal: CalibrationSection,
     *,
+    recordings: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> Calibrated:
     """Fit temperatures and thresholds.
@@ -79,6 +80,7 @@ def calibrate(
         targets: class numbers, ``(sample,)``.
         costs: of the exits, in the same order.
         goal: what the thresholds are for.
+        recordings: which each sample is a window of, ``(sample,)``; each of its own if None.
         seed: of the threshold search.
 
     Raises:
@@ -95,6 +97,7 @@ def calibrate(
     macs = [costs.macs[costs.index(name)] for name in names]
     report: dict[str, Any] = {
         "samples": len(targets),
+        **({} if recordings is None else {"recordings": len(np.unique(recordings))}),
         "exits": [
             {
                 "name": name,
@@ -126,6 +129,7 @@ def calibrate(
         mean_macs=goal.mean_macs,
         certainty=goal.certainty,
         against=against,
+        groups=recordings,
         seed=seed,
     )
     report["operating_point"] = {

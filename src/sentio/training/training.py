@@ -350,7 +350,14 @@ def _calibrated(
             found = measure(outputs, validation.targets, costs, task)
         else:
             outputs = model.outputs(validation.inputs)
-            found = calibrate(outputs, validation.targets, costs, recipe.calibration, seed=recipe.seed)
+            found = calibrate(
+                outputs,
+                validation.targets,
+                costs,
+                recipe.calibration,
+                recordings=validation.rows,
+                seed=recipe.seed,
+            )
         model.temperatures, model.policy = found.temperatures, found.policy
         model.card["validation"] = found.report
     return model
