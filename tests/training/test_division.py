@@ -10,7 +10,7 @@ import pytest
 from sentio.core.errors import ConfigError
 from sentio.data.dataset import Dataset, Item
 from sentio.data.splits import splits
-from sentio.training.division import divide
+from sentio.training.division import divide, rounds
 from sentio.training.sections import DataSection
 
 
@@ -94,6 +94,31 @@ def test_a_whole_group_can_be_held_out_of_all():
             ConfigError, match="leaves a fold or a speaker out, but made is divided by 'random'"
         ):
             divide(data, section(protocol="random", split=split, validation="group"), seed=0)
+
+
+@pytest.mark.parametrize("split", [1, "all"])
+def test_each_group_that_is_not_tested_on_is_held_out_in_turn(split):
+    data = dataset(["1", "2", "10"] * 4)
+    groups = np.array([item.group for item in data.items])
+    found = rounds(data, section(split=split, validation="each-group"), seed=0)
+    assert [set(groups[part.validation]) for part in found] == [
+        {name} for name in ("1", "2", "10") if (split, name) != (1, "2")
+    ]
+    for part in found:
+        train, validation, test = parts(part)
+        assert train | validation | test == set(range(len(data)))
+        assert not train & validation and not train & test and not validation & test
+        assert set(groups[part.test]) == ({"2"} if split == 1 else set())
+    assert parts(found[0])[2] == parts(divide(data, section(split=split, validation="each-group"), seed=0))[2]
+
+
+def test_what_leaves_no_group_to_hold_out_is_divided_as_ever():
+    data = dataset(["1", "2"] * 4)
+    for values in ({"validation": "each-group"}, {"validation": "group"}, {}):
+        (found,) = rounds(data, section(**values), seed=0)
+        assert parts(found) == parts(divide(data, section(**values), seed=0))
+    with pytest.raises(ConfigError, match="leaves a fold or a speaker out"):
+        rounds(data, section(protocol="random", validation="each-group"), seed=0)
 
 
 def test_notes_on_a_validation_part_that_was_replaced_are_dropped():

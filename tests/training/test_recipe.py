@@ -155,7 +155,7 @@ def test_a_front_end_that_the_network_does_not_take_is_refused(recipe):
         (
             "data",
             {"validation": 1.5},
-            "data.validation: should be 'protocol' or 'group' or should be less than 1",
+            "data.validation: should be 'protocol', 'group' or 'each-group' or should be less than 1",
         ),
         ("data", {"split": -1}, "data.split: should be greater than or equal to 0"),
         ("schedule", {"name": "cosin"}, "schedule.name: should be 'plateau', 'cosine', 'cosine-cycle'"),

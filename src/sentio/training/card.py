@@ -24,9 +24,9 @@ def circumstances(
     dataset: Dataset,
     split: Split,
     prepared: FeatureSet,
-    validation: FeatureSet,
+    validated: int,
 ) -> dict[str, Any]:
-    """What a figure needs to be made again, and what was odd."""
+    """What a figure needs to be made again, and what was odd; ``validated`` counts windows."""
     import torch
 
     notes = [*dataset.notes, *split.notes, *prepared.notes]
@@ -45,7 +45,7 @@ def circumstances(
     few = [f"{label} ({count})" for label, count in zip(dataset.labels, counts, strict=True) if count < FEW]
     if few and not makes_targets:
         notes.append(f"Few training clips, too few to rely on the answer: {listed(few)}.")
-    if not len(validation):
+    if not validated:
         last = ", early stopping is off" if recipe.early_stopping else ""
         fitted = (
             "the exits were not measured" if makes_targets else "no temperatures and thresholds were fitted"

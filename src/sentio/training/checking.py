@@ -56,6 +56,10 @@ def check(recipe: Recipe) -> list[str]:
             "refit: the second training has no validation part to go by; set keep to last, and take out "
             "early_stopping and schedule plateau"
         )
+    if recipe.data.validation == "each-group" and not recipe.refit:
+        problems.append(
+            "data.validation: each-group leaves a network for each of them and none for all; set refit: true"
+        )
     # What is built needs its name and options right, so values are looked at only then.
     wrong = {problem.partition(":")[0] for problem in problems}
     return problems + _built(recipe, wrong)

@@ -34,10 +34,11 @@ class DataSection(_Section):
         description="Which of the protocol's splits, from 0; `all` tests on nothing and trains on all but a "
         "validation part.",
     )
-    validation: Literal["protocol", "group"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+    validation: Literal["protocol", "group", "each-group"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         default="protocol",
         description="`protocol` for its own validation part; `group` for a whole fold or speaker, also of "
-        "`all`; or the share of whole recordings held out of all that is not tested on.",
+        "`all`; `each-group` for all of them in turn, each by a training without it, and then needs `refit`; "
+        "or the share of whole recordings held out of all that is not tested on.",
     )
     train_hop: float | None = Field(
         default=None,

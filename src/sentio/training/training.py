@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from sentio.core.torch_row import TorchRow
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features, with_targets
 from sentio.data.readers import open_data
+from sentio.data.splits import Split
 from sentio.techniques.objective import Setting, TrainingPart
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
@@ -35,7 +37,7 @@ from sentio.training.card import circumstances
 from sentio.training.checking import frontend_problems
 from sentio.training.copying import standardise, training_copies
 from sentio.training.defaults import complete
-from sentio.training.division import divide
+from sentio.training.division import rounds
 from sentio.training.evaluation import evaluate
 from sentio.training.loop import check_devices, run_phase
 from sentio.training.progress import Cancel, Report, counter, main_process
@@ -100,7 +102,8 @@ def train(
     _check_start(recipe, start)
     task = task_of(recipe.task, dataset)
     recipe = complete(recipe, dataset, start)
-    split = divide(dataset, recipe.data, recipe.seed)
+    parts = rounds(dataset, recipe.data, recipe.seed)
+    split = _together(parts)
     frontend = _frontend(recipe, start)
     if problems := frontend_problems(recipe, frontend, task):
         raise ConfigError(f"Recipe {recipe.name!r} does not fit {start.name!r}: {'; '.join(problems)}")
@@ -135,11 +138,12 @@ def train(
         if recipe.standardise is not None or not isinstance(start, Model):
             frontend = _standardised(frontend, prepared.select(split.train), recipe.standardise)
         prepared, taught = (_scaled(part, plain, frontend) for part in (prepared, taught))
-        heard, test = _heard(prepared.select(split.validation), task), prepared.select(split.test)
+        held = [_heard(prepared.select(part.validation), task) for part in parts]
+        test = prepared.select(split.test)
 
-        def material(*parts: NDArray[np.intp]) -> Arrays:
-            """Windows and copies of these parts, told to the objectives too, since they look samples up."""
-            chosen = taught.select(np.sort(np.concatenate(parts)))
+        def material(*places: NDArray[np.intp]) -> Arrays:
+            """Windows and copies of these items, told to the objectives too, since they look samples up."""
+            chosen = taught.select(np.unique(np.concatenate(places)))
             copies = training_copies(
                 recipe, dataset, plain, frontend, chosen, cache=cache, progress=progress, cancel=cancel
             )
@@ -154,7 +158,7 @@ def train(
                 objective.prepare(net, Setting(task, frontend, recipe.seed, part), arrays.inputs)
             return arrays
 
-        train_arrays = material(split.train)
+        train_arrays = material(parts[0].train)
         with run_folder(
             out, recipe, training_identity(recipe, dataset, start, [*objectives, *orders])
         ) as run:
@@ -164,14 +168,26 @@ def train(
             ]
             untrained = [copy.deepcopy(module.state_dict()) for module in trained] if recipe.refit else []
             setting = Setting(task, frontend, recipe.seed)
-            _run_phases(net, phases, recipe, setting, train_arrays, heard, run, "phase", progress, cancel)
-            model = _calibrated(net, task, frontend, recipe, heard)
-            if recipe.refit and len(heard):
+
+            def run_all(arrays: Arrays, validation: FeatureSet, part: str) -> None:
+                _run_phases(net, phases, recipe, setting, arrays, validation, run, part, progress, cancel)
+
+            def begin_again() -> None:
                 for module, state in zip(trained, untrained, strict=True):
                     module.load_state_dict(state)
-                both, none = material(split.train, split.validation), prepared.select([])
-                _run_phases(net, phases, recipe, setting, both, none, run, "refit", progress, cancel)
-            model.card |= circumstances(recipe, task, dataset, split, prepared, heard)
+
+            run_all(train_arrays, held[0], "phase")
+            model = _uncalibrated(net, task, frontend, recipe)
+            outputs = [_outputs(model, held[0], recipe.batch)]
+            for number, (part, heard) in enumerate(zip(parts[1:], held[1:], strict=True), start=1):
+                begin_again()
+                run_all(material(part.train), heard, f"round-{number}")
+                outputs.append(_outputs(model, heard, recipe.batch))
+            _calibrate(model, recipe, outputs, held)
+            if recipe.refit and any(len(heard) for heard in held):
+                begin_again()
+                run_all(material(split.train, split.validation), prepared.select([]), "refit")
+            model.card |= circumstances(recipe, task, dataset, split, prepared, sum(map(len, held)))
             if main_process():
                 if len(test):
                     # Each recording by itself: the test part as a user would meet it.
@@ -339,25 +355,50 @@ def _run_phases(
         save_phase(net, done)
 
 
-def _calibrated(
-    net: MultiExit, task: Task, frontend: FrontEnd, recipe: Recipe, validation: FeatureSet
-) -> Model:
+def _together(parts: Sequence[Split]) -> Split:
+    """What is trained on and what is held out, at one time or another."""
+    if len(parts) == 1:
+        return parts[0]
+    train = np.unique(np.concatenate([part.train for part in parts]))
+    return replace(parts[0], train=train, validation=np.concatenate([part.validation for part in parts]))
+
+
+def _uncalibrated(net: MultiExit, task: Task, frontend: FrontEnd, recipe: Recipe) -> Model:
     costs = profile(net, random_features(frontend.input_shapes, 1)).costs
-    model = Model(TorchRow(net), task, frontend=frontend, costs=costs, name=recipe.name)
-    if len(validation):
-        if isinstance(task, TargetMaker):
-            outputs = model.outputs(validation.inputs, batch=recipe.batch, change=task.reduced)
-            found = measure(outputs, validation.targets, costs, task)
-        else:
-            outputs = model.outputs(validation.inputs)
-            found = calibrate(
-                outputs,
-                validation.targets,
-                costs,
-                recipe.calibration,
-                recordings=validation.rows,
-                seed=recipe.seed,
-            )
-        model.temperatures, model.policy = found.temperatures, found.policy
-        model.card["validation"] = found.report
-    return model
+    return Model(TorchRow(net), task, frontend=frontend, costs=costs, name=recipe.name)
+
+
+def _outputs(model: Model, validation: FeatureSet, batch: int) -> dict[str, Any]:
+    """What every exit says about a validation part; nothing about an empty one."""
+    if not len(validation):
+        return {}
+    if isinstance(model.task, TargetMaker):
+        return model.outputs(validation.inputs, batch=batch, change=model.task.reduced)
+    return model.outputs(validation.inputs)
+
+
+def _calibrate(
+    model: Model, recipe: Recipe, outputs: Sequence[dict[str, Any]], held: Sequence[FeatureSet]
+) -> None:
+    """Temperatures and thresholds by what was said about all that was held out."""
+    known = [(said, part) for said, part in zip(outputs, held, strict=True) if len(part)]
+    if not known:
+        return
+    joined = {name: _joined([said[name] for said, _ in known]) for name in known[0][0]}
+    targets = _joined([part.targets for _, part in known])
+    costs = model.costs
+    assert costs is not None
+    if isinstance(model.task, TargetMaker):
+        found = measure(joined, targets, costs, model.task)
+    else:
+        rows = np.concatenate([part.rows for _, part in known])
+        found = calibrate(joined, targets, costs, recipe.calibration, recordings=rows, seed=recipe.seed)
+    model.temperatures, model.policy = found.temperatures, found.policy
+    model.card["validation"] = found.report
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """The rows of several arrays, or of several by name, as one."""
+    if isinstance(values[0], Mapping):
+        return {name: _joined([value[name] for value in values]) for name in values[0]}
+    return values[0] if len(values) == 1 else np.concatenate(values)
