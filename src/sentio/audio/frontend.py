@@ -22,7 +22,7 @@ from sentio.core.errors import ConfigError, InputError
 Array = NDArray[Any]
 
 #: samples of windowed frames computed at once, so that a chunk stays in the processor's cache
-CHUNK = 2**16
+CHUNK = 2**17
 #: bands multiplied at once: few enough that they touch few bins, enough that a product is worth a call
 BANDS = 16
 
