@@ -233,7 +233,8 @@ class _Work:
         lag = (self.steps - self.arrays.to_numpy(self.state[key]))[rows]
         if (lag < 0).any():
             raise InputError(f"The state is none that a step gave: {key!r} is ahead of {STEPS!r}")
-        return [((lag == value).nonzero()[0], int(value)) for value in np.unique(lag)]
+        values = np.unique(lag) if len(lag) > 1 else lag
+        return [((lag == value).nonzero()[0], int(value)) for value in values]
 
     def _inputs(self, index: int, group: Rows, whole: Rows | None, lag: int) -> tuple[Any, NDArray[np.int64]]:
         """What a part takes, skipped steps first, and the steps taken before them."""

@@ -69,6 +69,8 @@ class BoxStream:
         if facts is None:
             raise ArtifactError(f"Artifact {files.path} holds no steps of streams")
         self.hop, self.catch_up, self._state = facts.hop, facts.catch_up, facts.state
+        # Of the manifest; made once, for every step is checked.
+        self._kept = {name: (tuple(fact.shape), np.dtype(fact.dtype)) for name, fact in facts.state.items()}
         self.axis, self.shape = facts.parts[0].axis, tuple(facts.parts[0].takes)
         self.ndim = len(self.shape) + 1
         self.exit_names = tuple(part.exit for part in facts.parts)
@@ -125,8 +127,10 @@ class BoxStream:
             )
         if values.dtype.kind not in "fiub":
             raise InputError(f"A step takes numbers, got {values.dtype}")
-        with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(values, dtype=np.float32)
+        if values.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32)
+        values = np.ascontiguousarray(values)
         if not np.isfinite(values).all():
             raise InputError("The units of a step hold NaN or infinite values")
         if state is None:
@@ -151,15 +155,15 @@ class BoxStream:
             lacks = "lacks" if odd in self._state else "holds"
             raise InputError(f"The state is of another network: it {lacks} {odd!r}")
         rows = len(state[STEPS]) if batch is None and np.ndim(state[STEPS]) else batch
-        for name, facts in self._state.items():
+        for name, (shape, dtype) in self._kept.items():
             value = state[name]
-            if not isinstance(value, np.ndarray) or value.shape != (rows, *facts.shape):
+            if not isinstance(value, np.ndarray) or value.shape != (rows, *shape):
                 raise InputError(
-                    f"The state does not fit: {name!r} has shape {np.shape(value)}, and "
-                    f"{(rows, *facts.shape)} is needed; it is of another network or of other streams"
+                    f"The state does not fit: {name!r} has shape {np.shape(value)}, and {(rows, *shape)} is "
+                    "needed; it is of another network or of other streams"
                 )
-            if value.dtype != facts.dtype:
-                raise InputError(f"The state does not fit: {name!r} is {value.dtype}, not {facts.dtype}")
+            if value.dtype != dtype:
+                raise InputError(f"The state does not fit: {name!r} is {value.dtype}, not {dtype}")
 
     def run_part(
         self, index: int, inputs: NDArray[Any], state: State | None, first: NDArray[np.int64], steps: int
