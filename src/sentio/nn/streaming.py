@@ -12,7 +12,7 @@ several layers are put together in `sentio.nn.streaming_joins`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -158,9 +158,14 @@ class Moment:
 
     def lived(self, count: int, units: int, delay: int) -> Tensor:
         """Which of a chunk's units do not lie before their stream's start: booleans ``(batch, count)``."""
+        return self._lived((-1, count), count, units, delay)
+
+    def _lived(self, shape: Sequence[int], count: int, units: int, delay: int) -> Tensor:
+        """The same in a shape that begins with the batch and holds ``count`` in one of its axes."""
         # The age from which a unit does not is a constant, so an exported graph has only to compare.
         ages = [max(0, -((place - delay) // units)) for place in range(count)]
-        return self.steps[:, None] >= torch.tensor(ages, device=self.steps.device)
+        born = torch.tensor(ages, device=self.steps.device).view(1, *shape[1:])
+        return self.steps.view(-1, *(1 for _ in shape[1:])) >= born
 
     def blank(self, x: Tensor, axis: int, units: int, delay: int, fill: float = 0.0) -> Tensor:
         """``x`` with ``fill`` for what lies before a stream's start."""
@@ -169,7 +174,7 @@ class Moment:
         count = x.shape[axis]
         shape = [1] * x.ndim
         shape[0], shape[axis] = -1, count
-        return torch.where(self.lived(count, units, delay).view(shape), x, fill)
+        return torch.where(self._lived(shape, count, units, delay), x, fill)
 
 
 class Plan:
