@@ -234,6 +234,26 @@ def test_windows_that_say_the_same_are_no_more_evidence_than_one():
         fit_thresholds(wide, often, macs, groups=np.arange(60), **goal)
 
 
+def test_one_long_recording_is_not_as_good_as_many():
+    """Early exit wrong on every tenth recording, all windows of one alike: a goal of 95 % must not be met."""
+    generator, broken = np.random.default_rng(0), 0
+    sizes = np.array([400] + [1] * 59)
+    for _ in range(40):
+        early = generator.random(60) < 0.9
+        right = np.stack([early, np.ones(60, bool)]).repeat(sizes, axis=1)
+        confidence = np.full(right.shape, 0.5)
+        found = fit_thresholds(
+            confidence,
+            right,
+            [1.0, 10.0],
+            target_accuracy=0.95,
+            certainty=0.95,
+            groups=np.arange(60).repeat(sizes),
+        )
+        broken += found.share[0] == 1.0
+    assert broken <= 6
+
+
 def test_a_few_lucky_samples_do_not_send_everybody_out():
     # Both exits are right on 38 of 40, each wrong on two that the other gets right.
     right = np.ones((2, 40), bool)

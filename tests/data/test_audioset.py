@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sentio.core.errors import ConfigError, InputError, UnknownNameError
-from sentio.data.audioset import balancing_weights
+from sentio.data.audioset import _part, balancing_weights
 from sentio.data.readers import open_data
 from sentio.data.splits import splits
 
@@ -105,11 +105,16 @@ def test_the_published_parts(audioset):
     assert open_data(audioset, labels=["Dog", "Cat"]).protocols == ("random",)
 
 
-def test_a_manifests_name_says_its_part_by_whole_words(audioset):
-    (audioset / "eval_segments.csv").rename(audioset / "latest_unvalidated.csv")
-    assert open_data(audioset, labels=["Dog", "Cat"]).protocols == ("random",)
-    (audioset / "latest_unvalidated.csv").rename(audioset / "2017-Testing.csv")
-    assert open_data(audioset, labels=["Dog", "Cat"]).protocols == ("official", "random")
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("train", "balanced_train_segments latest valley segments train_val training-eval TrainTest"),
+        ("validation", "valid_segments validation2017 my-val crossvalidation"),
+        ("test", "eval_segments evaluation AudioSetEval audioseteval 2017-Testing devtest my_test"),
+    ],
+)
+def test_a_manifests_name_says_its_part(part, names):
+    assert {name: _part(name) for name in names.split()} == dict.fromkeys(names.split(), part)
 
 
 def test_a_published_validation_part_is_used(audioset):

@@ -90,6 +90,19 @@ def test_in_place_it_goes_on_from_a_state_and_leaves_that_alone(step, tmp_path):
     np.testing.assert_array_equal(step.step(given[0], own.state).output, own.step(given[0])[0])
 
 
+def test_a_step_in_half_precision(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU()).half().eval()
+    example = torch.zeros(1, 2, 8, dtype=torch.float16)
+    stream = sentio.stream(net, example=example)
+    step = edge.ExportedStep(export_step(stream, tmp_path / "half.onnx", like=example[:, :, :1]))
+    own, state = step.in_place(), None
+    for x in torch.randn(4, 1, 2, 1).half():
+        output, valid, state = step.step(x.numpy(), state)
+        np.testing.assert_array_equal(own.step(x.numpy())[0], output)
+    assert output.dtype == np.float16 and valid.all()
+
+
 def test_streams_that_come_and_go_take_it(step):
     given = chunks(step.warm_up + 6)[:, 0]
     alone = edge.SingleStream(step)
@@ -127,6 +140,15 @@ def test_bad_units_and_states_are_said_and_lose_nothing(step):
     with pytest.raises(InputError, match="There are 2 streams here; got units of 1"):
         own.step(x)
     assert own.state["steps"].tolist() == [0, 0]
+    for give in (step.step, own.step):
+        with pytest.raises(InputError, match="an array of units, got what makes none"):
+            give([[1.0], [1.0, 2.0]])
+    with pytest.raises(InputError, match="A state is a dict of arrays, as a step gives it, got Stepped"):
+        step.step(x, step.step(x))
+    with pytest.raises(InputError, match="A state is a dict of arrays, as a step gives it, got Stepped"):
+        step.in_place(state=step.step(x))
+    with pytest.raises(InputError, match="At least one stream can be stepped, not 0"):
+        step.in_place(0)
     with pytest.raises(InputError, match="lacks 'steps'"):
         step.step(x, {name: value for name, value in state.items() if name != "steps"})
     with pytest.raises(InputError, match="holds 'more'"):
@@ -168,11 +190,14 @@ def test_what_is_no_step_is_refused(file, tmp_path):
     with pytest.raises(ArtifactError, match=r"'sentio\.stream' in its metadata, so it is no step"):
         edge.ExportedStep(tmp_path / "net.onnx")
     no_number = '{"hop": 4, "axis": 2, "warm_up": 1, "begins_with": {"steps": "a"}}'
-    for text in ("{", "[]", '{"hop": 4}', no_number):
+    endless = no_number.replace('"a"', "0").replace("4", "Infinity", 1)
+    for text in ("{", "[]", '{"hop": 4}', no_number, endless, "[" * 100_000):
         with pytest.raises(ArtifactError, match="metadata that cannot be read"):
             edge.ExportedStep(write(said(text)))
-    with pytest.raises(ArtifactError, match="say nothing of use"):
-        edge.ExportedStep(write(said('{"hop": 0, "axis": 2, "warm_up": 1, "begins_with": {"steps": 0}}')))
+    for old, new in (('"hop": 4', '"hop": 0'), ('"steps": 0', '"steps": "-inf"')):
+        text = no_number.replace('"a"', "0").replace(old, new)
+        with pytest.raises(ArtifactError, match="say nothing of use"):
+            edge.ExportedStep(write(said(text)))
     with pytest.raises(ArtifactError, match="not take and give what its metadata say; export it again"):
         edge.ExportedStep(write(other_hop))
     with pytest.raises(ArtifactError, match="is refused: it keeps"):

@@ -12,7 +12,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_runs(number, capsys):
+def test_a_block_runs(number, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[number], str(PAGE), "exec"), {})
     assert capsys.readouterr().out.strip()
 

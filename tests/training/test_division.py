@@ -9,7 +9,7 @@ import pytest
 
 from sentio.core.errors import ConfigError
 from sentio.data.dataset import Dataset, Item
-from sentio.data.splits import splits
+from sentio.data.splits import AUGMENTED_FROM, splits
 from sentio.training.division import divide, rounds
 from sentio.training.sections import DataSection
 
@@ -100,7 +100,9 @@ def test_a_whole_group_can_be_held_out_of_all():
 def test_each_group_that_is_not_tested_on_is_held_out_in_turn(split):
     data = dataset(["1", "2", "10"] * 4)
     groups = np.array([item.group for item in data.items])
-    found = rounds(data, section(split=split, validation="each-group"), seed=0)
+    whole, found = rounds(data, section(split=split, validation="each-group"), seed=0)
+    assert parts(whole)[0] == parts(whole)[1] == parts(found[0])[0] | parts(found[0])[1]
+    assert whole.notes == ()
     assert [set(groups[part.validation]) for part in found] == [
         {name} for name in ("1", "2", "10") if (split, name) != (1, "2")
     ]
@@ -115,10 +117,27 @@ def test_each_group_that_is_not_tested_on_is_held_out_in_turn(split):
 def test_what_leaves_no_group_to_hold_out_is_divided_as_ever():
     data = dataset(["1", "2"] * 4)
     for values in ({"validation": "each-group"}, {"validation": "group"}, {}):
-        (found,) = rounds(data, section(**values), seed=0)
-        assert parts(found) == parts(divide(data, section(**values), seed=0))
+        whole, (found,) = rounds(data, section(**values), seed=0)
+        assert parts(whole) == parts(found) == parts(divide(data, section(**values), seed=0))
     with pytest.raises(ConfigError, match="leaves a fold or a speaker out"):
         rounds(data, section(protocol="random", validation="each-group"), seed=0)
+
+
+def test_notes_are_about_all_that_is_trained_on_and_a_group_that_alone_has_a_class_is_named():
+    items = [Item(f"{n}.wav", Path(f"{n}.wav"), "cat", str(n % 3), {}) for n in range(9)]
+    items += [Item(f"dog{n}.wav", Path(f"dog{n}.wav"), "dog", "1", {}) for n in range(3)]
+    copied = Item("copy.wav", Path("copy.wav"), "cat", "0", {AUGMENTED_FROM: "0.wav"})
+    tested = Item("other.wav", Path("other.wav"), "cat", "2", {AUGMENTED_FROM: "2.wav"})
+    data = Dataset(
+        "made", (*items, copied, tested), ("cat", "dog"), Path("made"), ("folds", "random"), "folds"
+    )
+    whole, found = rounds(data, section(split=2, validation="each-group"), seed=0)
+    assert [len(part.train) for part in found] == [6, 4] and len(whole.train) == 10
+    alone, absent = whole.notes[1:], whole.notes[0]
+    assert absent == "The test part has no clip of: dog."
+    assert alone[0].startswith("Only fold 1 has clips of: dog; the network by whose answers")
+    assert alone[1] == "Augmented copies of clips outside the training part are left out (1)."
+    assert all(part.notes == whole.notes for part in found)
 
 
 def test_notes_on_a_validation_part_that_was_replaced_are_dropped():

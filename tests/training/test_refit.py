@@ -102,6 +102,17 @@ def test_thresholds_are_fitted_on_every_group_in_turn(folds, recipe, monkeypatch
     assert model.card["validation"]["recordings"] == files["validation"]
 
 
+def test_each_training_is_a_job_of_its_own(folds, recipe):
+    told = []
+    train(None, recipe(**EACH), folds, progress=told.append)
+    jobs = [step.job for step in told if step.job.startswith("train")]
+    assert list(dict.fromkeys(jobs)) == [f"train end-to-end, {number} of 4" for number in range(1, 5)]
+    last = {}
+    for step in told:
+        assert step.done >= last.get(step.job, 0), "done never falls within a job"
+        last[step.job] = step.done
+
+
 def test_interrupted_between_groups_it_ends_the_same(folds, recipe, tmp_path):
     every, told = [], []
     model = train(None, recipe(**EACH), folds, progress=every.append)
@@ -149,10 +160,13 @@ def test_a_teacher_whose_answers_are_kept_is_asked_about_the_validation_part_too
     assert not same(model, models[0])
 
 
-def test_what_needs_a_validation_part_is_refused(recipe):
+def test_what_needs_a_validation_part_is_refused(recipe, tones):
     with pytest.raises(ConfigError, match="refit: the second training has no validation part"):
         read_recipe(recipe(refit=True, keep="best"))
     with pytest.raises(ConfigError, match="refit"):
         read_recipe(recipe(refit=True, keep="last", early_stopping=3))
+    options = {"scores": [1.0] * 8}
+    with pytest.raises(ConfigError, match="with refit others train on more; take refit out"):
+        train(None, recipe(**REFIT, technique={"name": "curriculum", "options": options}), tones)
     with pytest.raises(ConfigError, match=r"data\.validation: each-group .* set refit: true"):
         read_recipe(recipe(data={"validation": "each-group"}))

@@ -154,7 +154,7 @@ def fit_thresholds(
         raise ConfigError(f"Thresholds can be certain from 0.5 to below 1, got {certainty!r}")
     if groups is not None and groups.shape != confidence.shape[1:]:
         raise ConfigError(f"Groups name one for each of {confidence.shape[1]} samples, got {groups.shape}")
-    independent = None if groups is None else len(np.unique(groups))
+    independent = None if groups is None else _independent(groups)
     search = ThresholdSearch(confidence, right, macs, candidates, against=against, independent=independent)
     starts = search.starts(seed)
     if mean_macs is not None:
@@ -188,6 +188,16 @@ def fit_thresholds(
         float(np.asarray(macs, dtype=np.float64)[leaves].mean()),
         share,
     )
+
+
+def _independent(groups: NDArray[np.integer[Any]]) -> float:
+    """How many samples by themselves are worth as much to a mean as these, if a group all says the same.
+
+    Kish's effective sample size: the number of groups where they are of one size, less where one outweighs
+    the others.
+    """
+    sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def impractical(names: Sequence[str], accuracy: Sequence[float], macs: Sequence[float]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class ThresholdSearch:
         candidates: thresholds tried per exit: quantiles of its confidences.
         against: the exit that accuracy is compared with, sample by sample, where it has to be certain that
             it does not fall further below; None to compare with nothing.
-        independent: how many of the samples say something of their own; all if None.
+        independent: as many samples by themselves would be worth as much to a mean; all if None.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ThresholdSearch:
         candidates: int,
         *,
         against: int | None = None,
-        independent: int | None = None,
+        independent: float | None = None,
     ) -> None:
         self.exits, self.samples = confidence.shape
         self.independent = independent or self.samples

@@ -175,11 +175,14 @@ def _manifests(folder: Path) -> Iterator[Path]:
 
 
 def _part(name: str) -> str:
-    """The part that a manifest's name says, as in ``eval_segments.csv``."""
-    words = re.split("[^a-z]+", name.lower())
-    if any(word.startswith("val") for word in words):
+    """The part that a manifest's name says, as in ``eval_segments.csv``; training where it says none."""
+    words = set(re.split("[^a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()))
+    if words & {"train", "training"}:
+        return "train"
+    if any(word.startswith("valid") or word.endswith("validation") or word == "val" for word in words):
         return "validation"
-    return "test" if any(word.startswith(("eval", "test")) for word in words) else "train"
+    tested = any(word.endswith(("eval", "evaluation")) for word in words)
+    return "test" if tested or words & {"test", "testing", "devtest"} else "train"
 
 
 def _segments(folder: Path, shown: Path, names: Mapping[str, str]) -> Iterator[Segment]:

@@ -16,7 +16,12 @@ from sentio.core.errors import ArtifactError, InputError
 from sentio.core.stepping import STEPS, State
 from sentio.edge.sessions import Settings, first_line, shown, start_session
 
-_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
 #: what the file's metadata are called, and how outputs other than the next state are
 STREAM, GIVEN = "sentio.stream", ("output", "valid")
 
@@ -140,13 +145,18 @@ class ExportedStep:
             state: to go on from; None to begin.
 
         Raises:
-            InputError: a state of another network.
+            InputError: a state of another network, or fewer streams than one.
         """
+        if state is None and batch < 1:
+            raise InputError(f"At least one stream can be stepped, not {batch}")
         return StepInPlace(self, self.start(batch) if state is None else state)
 
     def _checked(self, x: Any) -> NDArray[Any]:
         """A step's input as the graph takes it."""
-        values = np.asarray(x)
+        try:
+            values = np.asarray(x)
+        except ValueError as error:  # rows of different lengths
+            raise InputError(f"A step takes an array of units, got what makes none: {error}") from error
         if values.ndim == self.ndim - 1 and self.hop == 1:
             values = np.expand_dims(values, self.axis)
         if values.shape[1:] != self.shape or not len(values):
@@ -163,6 +173,8 @@ class ExportedStep:
         return values
 
     def _check_state(self, state: State, batch: int) -> None:
+        if not isinstance(state, Mapping):
+            raise InputError(f"A state is a dict of arrays, as a step gives it, got {type(state).__name__}")
         if state.keys() != self._kept.keys():
             odd = sorted(state.keys() ^ self._kept.keys())[0]
             lacks = "lacks" if odd in self._kept else "holds"
@@ -188,9 +200,9 @@ class ExportedStep:
             facts = json.loads(text)
             self.hop, self.axis, self.warm_up = (int(facts[key]) for key in ("hop", "axis", "warm_up"))
             begins = {str(name): float(value) for name, value in facts["begins_with"].items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise self._damaged(f"has metadata that cannot be read ({error})") from error
-        if self.hop < 1 or self.axis < 1 or self.warm_up < 0 or STEPS not in begins:
+        if self.hop < 1 or self.axis < 1 or self.warm_up < 0 or begins.get(STEPS) != 0:
             raise self._damaged("has metadata that say nothing of use")
         return begins
 
@@ -217,7 +229,7 @@ class StepInPlace:
 
     def __init__(self, exported: ExportedStep, state: Mapping[str, Any]) -> None:
         self._exported = exported
-        steps = state.get(STEPS)
+        steps = state.get(STEPS) if isinstance(state, Mapping) else None
         self.batch = len(steps) if isinstance(steps, np.ndarray) and steps.ndim else 1
         exported._check_state(state, self.batch)
         first = exported.step(np.zeros((self.batch, *exported.shape), exported._type), state)

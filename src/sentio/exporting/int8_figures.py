@@ -277,7 +277,10 @@ def refitted(after: Model, parts: Parts, seed: int) -> Model:
         plain.outputs(part.windows.inputs[heard]),
         _targets(after, part)[heard],
         after.costs,
-        CalibrationSection(**(_goal(after) or GOAL), ensemble=isinstance(after.policy, Ensemble)),
+        CalibrationSection(
+            **(_goal(after) or GOAL), certainty=_certainty(after), ensemble=isinstance(after.policy, Ensemble)
+        ),
+        recordings=part.windows.rows[heard],
         seed=seed,
     )
     plain.temperatures = found.temperatures
@@ -289,6 +292,12 @@ def refitted(after: Model, parts: Parts, seed: int) -> Model:
 def _goal(model: Model) -> dict[str, float]:
     """What the thresholds were fitted for in the training."""
     return dict((model.card.get("validation") or {}).get("operating_point", {}).get("goal", {}))
+
+
+def _certainty(model: Model) -> float:
+    """With which the training asked for it."""
+    calibration = (model.card.get("recipe") or {}).get("calibration") or {}
+    return float(calibration.get("certainty", 0.5))
 
 
 def _meets(goal: Mapping[str, float], found: Evaluation) -> bool:

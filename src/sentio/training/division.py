@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sentio.core.errors import ConfigError
-from sentio.data.dataset import Dataset, choose_protocol
+from sentio.data.dataset import Dataset, choose_protocol, listed
 from sentio.data.splits import (
     GROUP_NAMES,
     VALIDATION_SHARE,
@@ -22,25 +24,40 @@ from sentio.training.sections import DataSection
 GROUPS = ("group", "each-group")
 
 
-def rounds(dataset: Dataset, section: DataSection, seed: int) -> list[Split]:
-    """The splits by which a recipe is calibrated, one after the other: that of `divide`, or with
-    ``validation: each-group`` one for each fold or speaker that is not tested on, which holds it out.
+def rounds(dataset: Dataset, section: DataSection, seed: int) -> tuple[Split, list[Split]]:
+    """What a recipe trains on in the end, and the splits by which it is calibrated, one after the other.
+
+    Both are the split of `divide`, but with ``validation: each-group``: then the parts hold each fold or
+    speaker out that is not tested on, and all of these are trained on in the end. Where there is only one, it
+    is as with ``group``.
 
     Raises:
         ConfigError, InputError: as `divide`.
     """
     own = originals(dataset)
     if len(own) < len(dataset):
-        return [with_copies(dataset, own, part) for part in rounds(dataset.subset(own), section, seed)]
+        whole, parts = rounds(dataset.subset(own), section, seed)
+        joined = with_copies(dataset, own, whole)
+        return joined, [replace(with_copies(dataset, own, part), notes=joined.notes) for part in parts]
     split = divide(dataset, section, seed)
     pool = np.sort(np.concatenate([split.train, split.validation]))
     groups = np.array([dataset.items[place].group for place in pool])
     names = sorted(set(groups.tolist()), key=natural) if section.validation == "each-group" else []
     if len(names) < 2:
-        return [split]
-    return [
-        Split(split.name, pool[groups != name], pool[groups == name], split.test, split.notes)
-        for name in names
+        return split, [split]
+    # What that one split lacks in training or validation, another one has.
+    notes = [note for note in split.notes if "training part" not in note and "validation part" not in note]
+    word = GROUP_NAMES[choose_protocol(section.protocol or dataset.protocol, dataset.protocols, dataset.root)]
+    labels = dataset.targets[pool]
+    for name in names:
+        if len(alone := np.setdiff1d(labels[groups == name], labels[groups != name])):
+            notes.append(
+                f"Only {word} {name} has clips of: {listed([dataset.labels[label] for label in alone])}; "
+                "the network by whose answers its thresholds were fitted has not heard them."
+            )
+    whole = Split(split.name, pool, pool, split.test, tuple(notes))
+    return whole, [
+        replace(whole, train=pool[groups != name], validation=pool[groups == name]) for name in names
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from sentio.core.torch_row import TorchRow
 from sentio.data.dataset import Dataset
 from sentio.data.features import FeatureSet, features, with_targets
 from sentio.data.readers import open_data
-from sentio.data.splits import Split
 from sentio.techniques.objective import Setting, TrainingPart
 from sentio.techniques.phases import Phase
 from sentio.training.batches import Arrays
@@ -102,8 +101,7 @@ def train(
     _check_start(recipe, start)
     task = task_of(recipe.task, dataset)
     recipe = complete(recipe, dataset, start)
-    parts = rounds(dataset, recipe.data, recipe.seed)
-    split = _together(parts)
+    split, parts = rounds(dataset, recipe.data, recipe.seed)
     frontend = _frontend(recipe, start)
     if problems := frontend_problems(recipe, frontend, task):
         raise ConfigError(f"Recipe {recipe.name!r} does not fit {start.name!r}: {'; '.join(problems)}")
@@ -120,6 +118,11 @@ def train(
         orders = [phase.order for phase in phases if phase.order is not None]
         for part in (*objectives, *orders):
             part.check(net, Setting(task, frontend, recipe.seed))
+        if recipe.refit and any(getattr(order, "scores", None) is not None for order in orders):
+            raise ConfigError(
+                "Scores are given for the samples of one training, and with refit others train on more; take "
+                "refit out, or leave the scores to a teacher"
+            )
 
         def windows(frontend: FrontEnd) -> FeatureSet:
             told = None if progress is None else counter(progress, "features")
@@ -149,7 +152,10 @@ def train(
             )
             arrays = _arrays(chosen, copies, frontend, task, one=recipe.data.draw == "one")
             if not len(arrays):
-                raise InputError(f"Nothing to train on: every training clip of {dataset.root} is silent")
+                count = len(np.unique(chosen.rows))
+                raise InputError(
+                    f"Nothing to train on: all {count} training clips of {dataset.root} are silent"
+                )
             heard = _heard(chosen, task)
             part = TrainingPart(
                 heard.targets, heard.rows, partial(heard_through, own=plain, windows=heard, compute=windows)
@@ -169,8 +175,12 @@ def train(
             untrained = [copy.deepcopy(module.state_dict()) for module in trained] if recipe.refit else []
             setting = Setting(task, frontend, recipe.seed)
 
+            again = recipe.refit and any(len(heard) for heard in held)
+            counted = _counted(progress, len(parts) + again)
+
             def run_all(arrays: Arrays, validation: FeatureSet, part: str) -> None:
-                _run_phases(net, phases, recipe, setting, arrays, validation, run, part, progress, cancel)
+                told = next(counted)
+                _run_phases(net, phases, recipe, setting, arrays, validation, run, part, told, cancel)
 
             def begin_again() -> None:
                 for module, state in zip(trained, untrained, strict=True):
@@ -184,7 +194,7 @@ def train(
                 run_all(material(part.train), heard, f"round-{number}")
                 outputs.append(_outputs(model, heard, recipe.batch))
             _calibrate(model, recipe, outputs, held)
-            if recipe.refit and any(len(heard) for heard in held):
+            if again:
                 begin_again()
                 run_all(material(split.train, split.validation), prepared.select([]), "refit")
             model.card |= circumstances(recipe, task, dataset, split, prepared, sum(map(len, held)))
@@ -355,12 +365,14 @@ def _run_phases(
         save_phase(net, done)
 
 
-def _together(parts: Sequence[Split]) -> Split:
-    """What is trained on and what is held out, at one time or another."""
-    if len(parts) == 1:
-        return parts[0]
-    train = np.unique(np.concatenate([part.train for part in parts]))
-    return replace(parts[0], train=train, validation=np.concatenate([part.validation for part in parts]))
+def _counted(progress: Report | None, trainings: int) -> Iterator[Report | None]:
+    """For each of several trainings a report that says which it is, since each begins again at nothing."""
+    for number in range(1, trainings + 1):
+        if progress is None or trainings == 1:
+            yield progress
+        else:
+            of = f", {number} of {trainings}"
+            yield lambda step, tell=progress, of=of: tell(replace(step, job=step.job + of))
 
 
 def _uncalibrated(net: MultiExit, task: Task, frontend: FrontEnd, recipe: Recipe) -> Model:
