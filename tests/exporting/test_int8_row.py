@@ -259,6 +259,26 @@ def test_thresholds_are_fitted_anew_on_the_calibration_part(model, small):
         refitted(unknown, parts, 0)
 
 
+def test_they_hold_as_surely_as_the_recipe_asked_by_recording(model, small, monkeypatch):
+    asked = []
+    real = int8_figures.calibrate
+
+    def spy(outputs, targets, costs, goal, **options):
+        asked.append((goal, options["recordings"]))
+        return real(outputs, targets, costs, goal, **options)
+
+    monkeypatch.setattr(int8_figures, "calibrate", spy)
+    parts = divide(model, settings(set_of(model, small.features(80), windows=2)))
+    twin = copy.copy(model)
+    twin.card = {"recipe": {"calibration": {"certainty": 0.9}}}
+    refitted(twin, parts, 0)
+    ((goal, recordings),) = asked
+    assert goal.certainty == 0.9
+    windows = parts.calibration.windows
+    assert recordings.tolist() == windows.rows[parts.calibration.heard].tolist()
+    assert len(set(recordings.tolist())) < len(recordings)
+
+
 @pytest.fixture(scope="module")
 def box(small, tmp_path_factory):
     """In int8, with float16 where that stays, as one file."""
