@@ -132,6 +132,9 @@ def fit_thresholds(
         certainty: that ``target_accuracy`` holds beyond these samples, from 0.5 (as likely as not) to 1.
         against: the exit whose accuracy less a drop ``target_accuracy`` is, by its place; None for a target
             that stands by itself.
+        groups: what samples belong together, such as the recording of each window, ``(sample,)``. They are
+            right and wrong together, so for ``certainty`` a group counts as one sample, and as less where
+            another is much larger. All by themselves if None.
         candidates: thresholds tried per exit.
         seed: of the random starts.
 

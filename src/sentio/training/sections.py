@@ -37,7 +37,7 @@ class DataSection(_Section):
     validation: Literal["protocol", "group", "each-group"] | Annotated[float, Field(gt=0, lt=1)] = Field(
         default="protocol",
         description="`protocol` for its own validation part; `group` for a whole fold or speaker, also of "
-        "`all`; `each-group` for all of them in turn, each by a training without it, and then needs `refit`; "
+        "`all`; `each-group` for each of them in turn, by a training of its own, and needs `refit`; "
         "or the share of whole recordings held out of all that is not tested on.",
     )
     train_hop: float | None = Field(
@@ -416,7 +416,7 @@ class Recipe(_Section):
     refit: bool = Field(
         default=False,
         description="After calibration, train once more from the start, on training and validation part "
-        "together; temperatures and thresholds stay. Takes twice as long; the last epoch is kept.",
+        "together; temperatures and thresholds stay. Takes a training more; the last epoch is kept.",
     )
     devices: DevicesSection = DevicesSection()
 
