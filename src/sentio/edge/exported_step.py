@@ -138,7 +138,7 @@ class ExportedStep:
         return Stepped(output, valid, dict(zip(self._begins_with, after, strict=True)))
 
     def in_place(self, batch: int = 1, state: State | None = None) -> StepInPlace:
-        """The same for streams that are stepped together and alone in memory of their own, which is faster.
+        """The same for streams that are always stepped together, in memory of their own, which is faster.
 
         Args:
             batch: number of streams that begin.
@@ -216,8 +216,8 @@ class ExportedStep:
 class StepInPlace:
     """Streams that are always stepped together, whose state stays where ONNX Runtime reads and writes it.
 
-    Two sets of memory take turns, so nothing is made anew or handed over at a step, which is a quarter of a
-    small network's time. Not to be used from several threads.
+    Two sets of memory take turns, so a step makes no state anew and hands none over. Not to be used from
+    several threads.
 
     Args:
         exported: the step.
