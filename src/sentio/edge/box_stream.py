@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from sentio.core.arrays import NumpyArrays
 from sentio.core.artifact import ArtifactFiles
-from sentio.core.errors import ArtifactError, InputError
+from sentio.core.errors import ArtifactError
 from sentio.core.manifest import StateFacts, StepFacts
 from sentio.core.policy import ExitCosts, Policy
 from sentio.core.stepping import STEPS, Answered, Ran, State, step_with_exits
 from sentio.core.task import Task
 from sentio.edge.sessions import Session, Settings, fits, shown
+from sentio.edge.step_input import check_state, checked_units
 
+_FLOAT = np.dtype(np.float32)
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
@@ -117,22 +119,7 @@ class BoxStream:
             InputError: not ``hop`` units, values that are not finite, or a state of other streams.
             ArtifactError: a graph cannot be run.
         """
-        values = np.asarray(x)
-        if values.ndim == self.ndim - 1 and self.hop == 1:
-            values = np.expand_dims(values, self.axis)
-        if values.shape[1:] != self.shape or not len(values):
-            raise InputError(
-                f"A step takes {self.hop} units of each stream, shape {shown([None, *self.shape])}; got "
-                f"{values.shape}"
-            )
-        if values.dtype.kind not in "fiub":
-            raise InputError(f"A step takes numbers, got {values.dtype}")
-        if values.dtype != np.float32:
-            with np.errstate(over="ignore"):
-                values = values.astype(np.float32)
-        values = np.ascontiguousarray(values)
-        if not np.isfinite(values).all():
-            raise InputError("The units of a step hold NaN or infinite values")
+        values = checked_units(x, self.shape, self.axis, self.hop, _FLOAT)
         if state is None:
             state = self.start(len(values))
         else:
@@ -150,20 +137,9 @@ class BoxStream:
         Raises:
             InputError: it is not.
         """
-        if state.keys() != self._state.keys():
-            odd = sorted(state.keys() ^ self._state.keys())[0]
-            lacks = "lacks" if odd in self._state else "holds"
-            raise InputError(f"The state is of another network: it {lacks} {odd!r}")
-        rows = len(state[STEPS]) if batch is None and np.ndim(state[STEPS]) else batch
-        for name, (shape, dtype) in self._kept.items():
-            value = state[name]
-            if not isinstance(value, np.ndarray) or value.shape != (rows, *shape):
-                raise InputError(
-                    f"The state does not fit: {name!r} has shape {np.shape(value)}, and {(rows, *shape)} is "
-                    "needed; it is of another network or of other streams"
-                )
-            if value.dtype != dtype:
-                raise InputError(f"The state does not fit: {name!r} is {value.dtype}, not {dtype}")
+        if batch is None and isinstance(state, Mapping) and np.ndim(state.get(STEPS)):
+            batch = len(state[STEPS])
+        check_state(state, self._kept, batch)
 
     def run_part(
         self, index: int, inputs: NDArray[Any], state: State | None, first: NDArray[np.int64], steps: int

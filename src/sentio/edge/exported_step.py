@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sentio.core.arrays import NumpyArrays
 from sentio.core.errors import ArtifactError, InputError
 from sentio.core.stepping import STEPS, State
-from sentio.edge.sessions import Settings, first_line, shown, start_session
+from sentio.edge.sessions import Settings, first_line, start_session
+from sentio.edge.step_input import check_state, checked_units
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -94,7 +95,7 @@ class ExportedStep:
         #: of a step's input, without the batch
         self.shape = tuple(inputs["x"].shape[1:])
         self.ndim = len(self.shape) + 1
-        self._type = _TYPES[inputs["x"].type]
+        self._type = np.dtype(_TYPES[inputs["x"].type])
         self._kept = {
             name: (tuple(inputs[taken].shape[1:]), np.dtype(_TYPES[inputs[taken].type]))
             for name, taken in zip(self._begins_with, self._names, strict=True)
@@ -129,7 +130,7 @@ class ExportedStep:
         if state is None:
             state = self.start(len(values))
         else:
-            self._check_state(state, len(values))
+            check_state(state, self._kept, len(values))
         feed = {name: state[key] for name, key in zip(self._names, self._begins_with, strict=True)}
         try:
             output, valid, *after = self._session.run(None, {"x": values, **feed})
@@ -152,41 +153,7 @@ class ExportedStep:
         return StepInPlace(self, self.start(batch) if state is None else state)
 
     def _checked(self, x: Any) -> NDArray[Any]:
-        """A step's input as the graph takes it."""
-        try:
-            values = np.asarray(x)
-        except ValueError as error:  # rows of different lengths
-            raise InputError(f"A step takes an array of units, got what makes none: {error}") from error
-        if values.ndim == self.ndim - 1 and self.hop == 1:
-            values = np.expand_dims(values, self.axis)
-        if values.shape[1:] != self.shape or not len(values):
-            raise InputError(
-                f"A step takes {self.hop} units of each stream, shape {shown([None, *self.shape])}; got "
-                f"{values.shape}"
-            )
-        if values.dtype.kind not in "fiub":
-            raise InputError(f"A step takes numbers, got {values.dtype}")
-        with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(values, dtype=self._type)
-        if not np.isfinite(values).all():
-            raise InputError("The units of a step hold NaN or infinite values")
-        return values
-
-    def _check_state(self, state: State, batch: int) -> None:
-        if not isinstance(state, Mapping):
-            raise InputError(f"A state is a dict of arrays, as a step gives it, got {type(state).__name__}")
-        if state.keys() != self._kept.keys():
-            odd = sorted(state.keys() ^ self._kept.keys())[0]
-            lacks = "lacks" if odd in self._kept else "holds"
-            raise InputError(f"The state is of another network: it {lacks} {odd!r}")
-        for name, (shape, dtype) in self._kept.items():
-            value = state[name]
-            if not isinstance(value, np.ndarray) or (value.shape, value.dtype) != ((batch, *shape), dtype):
-                raise InputError(
-                    f"The state does not fit: {name!r} is {getattr(value, 'dtype', type(value).__name__)} of "
-                    f"shape {np.shape(value)}, and {dtype} of {(batch, *shape)} is needed; it is of another "
-                    "network or of other streams"
-                )
+        return checked_units(x, self.shape, self.axis, self.hop, self._type)
 
     def _read_facts(self) -> dict[str, float]:
         """The first value of each tensor of the state; the hop and the rest are set here."""
@@ -231,7 +198,7 @@ class StepInPlace:
         self._exported = exported
         steps = state.get(STEPS) if isinstance(state, Mapping) else None
         self.batch = len(steps) if isinstance(steps, np.ndarray) and steps.ndim else 1
-        exported._check_state(state, self.batch)
+        check_state(state, exported._kept, self.batch)
         first = exported.step(np.zeros((self.batch, *exported.shape), exported._type), state)
         self._x = np.zeros((self.batch, *exported.shape), exported._type)
         self._output, self._valid = np.empty_like(first.output), np.empty_like(first.valid)
