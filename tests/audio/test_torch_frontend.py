@@ -7,6 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.autograd import forward_ad  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+
+from sentio.audio import torch_frontend  # noqa: E402
 from sentio.audio.frontend import LogMel  # noqa: E402
 from sentio.audio.torch_frontend import TorchLogMel  # noqa: E402
 from sentio.core.errors import InputError  # noqa: E402
@@ -34,19 +38,22 @@ def clips(samples: int = 16000) -> np.ndarray:
     return np.stack([0.5 * noise, 0.5 * np.sin(3000 * time)])[:, None]
 
 
+@pytest.mark.parametrize("gradient", [True, False])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_it_agrees_with_numpy_in_double_precision(name: str) -> None:
+def test_it_agrees_with_numpy_in_double_precision(name: str, gradient: bool) -> None:
     settings = SETTINGS[name]
     twin = TorchLogMel(settings, dtype=torch.float64)
-    found = twin(torch.from_numpy(clips()))
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), settings(clips()), rtol=0, atol=1e-6)
+    found = twin(torch.from_numpy(clips()).requires_grad_(gradient))
+    assert found.dtype == torch.float64 and found.requires_grad == gradient
+    np.testing.assert_allclose(found.detach().numpy(), settings(clips()), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("gradient", [True, False])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_it_agrees_with_numpy_in_single_precision(name: str) -> None:
+def test_it_agrees_with_numpy_in_single_precision(name: str, gradient: bool) -> None:
     settings = SETTINGS[name]
-    found = TorchLogMel(settings)(torch.from_numpy(clips()).float()).numpy()
+    samples = torch.from_numpy(clips()).float().requires_grad_(gradient)
+    found = TorchLogMel(settings)(samples).detach().numpy()
     expected = settings(clips().astype(np.float32))
     assert found.dtype == np.float32 and found.shape == expected.shape
     near = clips_near_their_maximum(settings)
@@ -86,6 +93,35 @@ def test_the_gradient_is_the_slope() -> None:
     settings = LogMel(rate=8000, n_fft=64, hop_length=32, n_mels=5, log="ln")
     samples = torch.from_numpy(clips(160)[0]).requires_grad_()
     assert torch.autograd.gradcheck(TorchLogMel(settings, dtype=torch.float64), (samples,))
+
+
+def test_what_follows_operations_sees_them() -> None:
+    """Numpy computes where nobody does; in a graph what it gives would be a constant."""
+    twin = TorchLogMel(SETTINGS["ln"])
+    first, second = torch.from_numpy(clips()).float()
+    expected = twin(second)
+    slope = torch.func.jvp(twin, (first,), (second,))[1]
+    ways = {
+        "make_fx": make_fx(twin)(first)(second),
+        "export": torch.export.export(twin, (first,)).module()(second),
+        "vmap": torch.func.vmap(twin)(second[None])[0],
+    }
+    for name, found in ways.items():
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4, msg=name)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(twin(forward_ad.make_dual(first, second)))
+    assert slope.abs().max() > 0 and torch.equal(dual.tangent, slope)
+
+
+def test_many_threads_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, samples = TorchLogMel(SETTINGS["ln"]), torch.from_numpy(clips()).float()
+    asked: list[int] = []
+    monkeypatch.setattr(torch_frontend, "log_mel", lambda *_: asked.append(1) or np.zeros(3))
+    for threads, by_numpy in ((1, True), (2, True), (3, False)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        asked.clear()
+        twin(samples)
+        assert bool(asked) == by_numpy
 
 
 def test_it_stores_no_weights_and_follows_the_module() -> None:

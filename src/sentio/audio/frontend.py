@@ -21,8 +21,8 @@ from sentio.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
 
-#: samples of windowed frames computed at once, so that a chunk stays in the processor's cache
-CHUNK = 2**17
+#: samples of windowed frames computed at once: many enough for a call, few enough for the processor's cache
+CHUNK = 2**18
 #: bands multiplied at once: few enough that they touch few bins, enough that a product is worth a call
 BANDS = 16
 
@@ -134,14 +134,7 @@ class LogMel:
         Raises:
             InputError: the samples are of another type, or too few for one frame.
         """
-        samples = check_samples(samples)
-        self.check_length(samples.shape[-1] if samples.ndim else 0)
-        clips = samples.reshape(-1, samples.shape[-1])
-        tables = _tables(self, samples.dtype)
-        mel = np.empty((len(clips), self.frames(clips.shape[1]), self.n_mels), samples.dtype)
-        for clip, out in zip(clips, mel, strict=True):
-            _mel_spectrogram(self, tables, clip, out)
-        return self._logarithm(mel, tables).reshape(*samples.shape[:-1], *mel.shape[1:])
+        return log_mel(self, samples, _library())
 
     def check_length(self, samples: int) -> None:
         """Raise an `InputError` if clips of that many samples are too short for one frame."""
@@ -239,6 +232,27 @@ def hann_window(length: int, *, symmetric: bool = False) -> Array:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / period)
 
 
+class Library(NamedTuple):
+    """What most of the time is spent in, as a library has it that is there anyway."""
+
+    #: frames ``(time, window)`` times a window, into the third
+    multiply: Callable[[Array, Array, Array], object]
+    #: the FFT of real frames ``(time, n_fft)`` over their last axis
+    rfft: Callable[[Array], Array]
+
+
+def log_mel(settings: LogMel, samples: Array, library: Library) -> Array:
+    """What ``settings(samples)`` gives, by way of another library than numpy and SciPy."""
+    samples = check_samples(samples)
+    settings.check_length(samples.shape[-1] if samples.ndim else 0)
+    clips = samples.reshape(-1, samples.shape[-1])
+    tables = _tables(settings, samples.dtype)
+    mel = np.empty((len(clips), settings.frames(clips.shape[1]), settings.n_mels), samples.dtype)
+    for clip, out in zip(clips, mel, strict=True):
+        _mel_spectrogram(settings, tables, clip, out, library)
+    return settings._logarithm(mel, tables).reshape(*samples.shape[:-1], *mel.shape[1:])
+
+
 def log_mel_frames(settings: LogMel, frames: Array) -> Array:
     """The bands of frames that are cut out already, pre-emphasis done: ``(..., time, window)`` to
     ``(..., time, mel)``, of the frames' type. What depends on a whole clip is that of these frames.
@@ -246,7 +260,7 @@ def log_mel_frames(settings: LogMel, frames: Array) -> Array:
     tables = _tables(settings, frames.dtype)
     flat = frames.reshape(-1, frames.shape[-1])
     mel = np.empty((len(flat), settings.n_mels), frames.dtype)
-    _bands(settings, tables, flat, mel)
+    _bands(settings, tables, flat, mel, _library())
     return settings._logarithm(mel.reshape(*frames.shape[:-1], settings.n_mels), tables)
 
 
@@ -279,7 +293,7 @@ def _tables(settings: LogMel, dtype: np.dtype[Any]) -> _Tables:
     return _Tables(window.astype(dtype), tuple(bands), mean, std)
 
 
-def _mel_spectrogram(settings: LogMel, tables: _Tables, clip: Array, out: Array) -> None:
+def _mel_spectrogram(settings: LogMel, tables: _Tables, clip: Array, out: Array, library: Library) -> None:
     """Band powers (or magnitudes) of one clip ``(time,)`` into ``out``, shape ``(time, mel)``."""
     length = _window_length(settings)
     if settings.pre_emphasis is not None:
@@ -287,26 +301,29 @@ def _mel_spectrogram(settings: LogMel, tables: _Tables, clip: Array, out: Array)
     # The window stands in the middle of its frame; where in the FFT only turns phases, so the windowed
     # samples go to its start and the rest stays zero.
     padded = _padded(settings, clip)[(settings._frame_length - length) // 2 :]
-    frames = np.lib.stride_tricks.sliding_window_view(padded, length)[:: settings.hop_length]
-    _bands(settings, tables, frames, out)
+    assert (len(out) - 1) * settings.hop_length + length <= len(padded)
+    step = padded.strides[0]
+    strides = (settings.hop_length * step, step)
+    frames = np.lib.stride_tricks.as_strided(padded, (len(out), length), strides)
+    _bands(settings, tables, frames, out, library)
 
 
-def _bands(settings: LogMel, tables: _Tables, frames: Array, out: Array) -> None:
-    """Band powers (or magnitudes) of at least as many frames ``(time, window)`` as ``out`` has."""
-    n_fft, length = settings.n_fft, frames.shape[1]
-    rfft = _rfft()
-    size = max(1, CHUNK // n_fft)
-    buffer = np.zeros((min(size, len(out)), n_fft), frames.dtype)
+def _bands(settings: LogMel, tables: _Tables, frames: Array, out: Array, library: Library) -> None:
+    """Band powers (or magnitudes) of as many frames ``(time, window)`` as ``out`` has."""
+    size = max(1, CHUNK // settings.n_fft)
+    room = np.empty((min(size, len(out)), settings.n_fft), out.dtype)
+    length = frames.shape[1]
+    room[:, length:] = 0
     for start in range(0, len(out), size):
         count = min(size, len(out) - start)
-        np.multiply(frames[start : start + count], tables.window, out=buffer[:count, :length])
-        spectrum = rfft(buffer[:count])
+        library.multiply(frames[start : start + count], tables.window, room[:count, :length])
+        spectrum = library.rfft(room[:count])
         power = np.square(spectrum.real)
         power += np.square(spectrum.imag)
         if settings.power == 1:
             np.sqrt(power, out=power)
         # numpy before 2.0 computes every FFT in double precision.
-        power = power.astype(frames.dtype, copy=False)
+        power = power.astype(out.dtype, copy=False)
         for band in tables.bands:
             np.matmul(power[:, band.bins], band.filters, out=out[start : start + count, band.mels])
 
@@ -315,23 +332,22 @@ def _padded(settings: LogMel, clip: Array) -> Array:
     if not settings.center:
         return clip
     half = settings.n_fft // 2
-    padded = np.zeros(len(clip) + 2 * half, clip.dtype)
+    padded = np.empty(len(clip) + 2 * half, clip.dtype)
     padded[half : half + len(clip)] = clip
-    if settings.pad_mode == "reflect" and half:
-        padded[:half] = clip[half:0:-1]
-        padded[-half:] = clip[-2 : -half - 2 : -1]
+    reflect = settings.pad_mode == "reflect" and half
+    padded[:half] = clip[half:0:-1] if reflect else 0
+    padded[half + len(clip) :] = clip[-2 : -half - 2 : -1] if reflect else 0
     return padded
 
 
 @lru_cache(maxsize=1)
-def _rfft() -> Callable[[Array], Array]:
-    """An FFT over the last axis of real frames."""
+def _library() -> Library:
+    """numpy, with SciPy's FFT where there is one."""
     try:
         from scipy.fft import rfft
     except ModuleNotFoundError:
         from numpy.fft import rfft
-    found: Callable[[Array], Array] = rfft
-    return found
+    return Library(np.multiply, rfft)
 
 
 def _window_length(settings: LogMel) -> int:

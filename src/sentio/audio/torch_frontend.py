@@ -6,13 +6,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from sentio.audio.frontend import LogMel, hann_window, mel_filters
+from sentio.audio.frontend import Library, LogMel, hann_window, log_mel, mel_filters
 from sentio.audio.scalogram import SCALES, Scalogram, filter_bank
 from sentio.audio.waveform import Waveform
 from sentio.core.errors import InputError
+from sentio.nn.following import is_followed
+
+#: up to so many threads numpy's part, which has one, is not what a twin waits for
+FEW_THREADS = 2
 
 
 def twin(settings: LogMel | Scalogram | Waveform, *, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -29,6 +35,9 @@ class TorchLogMel(nn.Module):
     It has no weights and adds nothing to a ``state_dict``: its settings are all there is to store. It
     computes in the type of its tables also under autocast, since half precision cannot hold band powers.
 
+    Where nobody asks for a gradient, on a CPU with one or two threads, numpy computes it, in chunks that stay
+    in the cache, with torch's FFT: faster than either library alone.
+
     Args:
         settings: what to compute.
         dtype: type of the tables and of the arithmetic, float32 or float64.
@@ -41,7 +50,7 @@ class TorchLogMel(nn.Module):
 
     def __init__(self, settings: LogMel, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.dtype = settings, dtype
         window = hann_window(settings.win_length or settings.n_fft, symmetric=settings.symmetric)
         tables = {"window": window, "filters": mel_filters(settings).T.copy()}
         for name, table in tables.items():
@@ -64,6 +73,9 @@ class TorchLogMel(nn.Module):
         """
         s = self.settings
         _check(s, samples)
+        array = self._array(samples)
+        if array is not None:
+            return torch.from_numpy(log_mel(s, array, _LIBRARY))
         with _full_precision(samples.device.type):
             clips = samples.to(self.window.dtype).reshape(-1, samples.shape[-1])
             if s.pre_emphasis is not None:
@@ -74,6 +86,27 @@ class TorchLogMel(nn.Module):
             frames = clips[:, first:].unfold(-1, len(self.window), s.hop_length)
             features = self.features(frames[:, : s.frames(samples.shape[-1])])
         return features.reshape(*samples.shape[:-1], *features.shape[1:])
+
+    def _array(self, samples: Tensor) -> NDArray[Any] | None:
+        """The samples in numpy's hands; None where it cannot compute, or torch would be faster or has to see
+        the operations: elsewhere than on a CPU, in another type than the tables were made in, for a gradient,
+        where operations are compiled, traced or watched.
+        """
+        if (
+            type(samples) is not Tensor
+            or not samples.device.type == self.window.device.type == "cpu"
+            or self.window.dtype != self.dtype
+            or torch.get_num_threads() > FEW_THREADS
+            or (torch.is_grad_enabled() and samples.requires_grad)
+            or forward_ad.unpack_dual(samples).tangent is not None
+            or is_followed()
+        ):
+            return None
+        try:
+            array: NDArray[Any] = samples.detach().to(self.dtype).numpy()
+        except RuntimeError:  # inside `torch.func`, tensors have no memory of their own
+            return None
+        return array
 
     def features(self, frames: Tensor) -> Tensor:
         """The bands of frames that are cut out already: ``(..., window)`` to ``(..., mel)``."""
@@ -185,6 +218,19 @@ def _check(settings: LogMel | Scalogram | Waveform, samples: Tensor) -> None:
             f"The front end takes float samples, got {samples.dtype}; divide by full scale first"
         )
     settings.check_length(samples.shape[-1] if samples.ndim else 0)
+
+
+def _multiply(frames: NDArray[Any], window: NDArray[Any], out: NDArray[Any]) -> None:
+    torch.mul(torch.from_numpy(frames), torch.from_numpy(window), out=torch.from_numpy(out))
+
+
+def _rfft(frames: NDArray[Any]) -> NDArray[Any]:
+    spectra: NDArray[Any] = torch.fft.rfft(torch.from_numpy(frames)).numpy()
+    return spectra
+
+
+#: torch's FFT for arrays in numpy's hands
+_LIBRARY = Library(_multiply, _rfft)
 
 
 def _full_precision(device: str) -> AbstractContextManager[Any]:

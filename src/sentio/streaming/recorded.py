@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.overrides import _get_current_function_mode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentio.core.stepping import STEPS
+from sentio.nn.following import is_followed
 from sentio.nn.streaming import Form, Moment
 from sentio.nn.streaming_buffers import is_appended
 
@@ -93,14 +93,7 @@ class _RefusedError(Exception):
 
 def _plainly(x: Tensor) -> bool:
     """Whether nobody follows the operations or changes them, and there is a processor's memory under them."""
-    return not (
-        x.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch.is_autocast_enabled("cpu")
-        or _get_current_dispatch_mode() is not None
-        or _get_current_function_mode() is not None
-    )
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not is_followed()
 
 
 def _record(form: Form, x: Tensor, moment: Moment) -> tuple[Tensor, _Record | None]:
