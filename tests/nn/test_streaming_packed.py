@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -116,6 +117,21 @@ def test_nobody_who_follows_operations_is_misled():
     frozen = sentio.stream(net, example=example, frozen=True)
     live = sentio.stream(net, example=example)
     assert frozen.macs().total == live.macs().total
+
+
+def test_tangents_are_not_dropped():
+    """Forward differentiation follows operations though gradients are off."""
+    net = nn.Sequential(nn.Conv2d(64, 256, (3, 3), padding=(0, 1))).eval()
+    x, towards = torch.randn(2, 1, 64, 9, 4).unbind()
+    stream = sentio.stream(net, example=x, frozen=True)
+    expected = torch.func.jvp(net, (x,), (towards,))[1]
+    with torch.no_grad(), forward_ad.dual_level():
+        parts = zip(x.split(1, dim=2), towards.split(1, dim=2), strict=True)
+        state, found = None, []
+        for part in parts:
+            output, _, state = stream.step(forward_ad.make_dual(*part), state)
+            found.append(forward_ad.unpack_dual(output).tangent)
+    torch.testing.assert_close(torch.cat(found[2:], dim=2), expected)
 
 
 def test_a_copy_is_empty():

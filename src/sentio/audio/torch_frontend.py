@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from sentio.audio.frontend import Library, LogMel, hann_window, log_mel, mel_filters
@@ -98,7 +97,6 @@ class TorchLogMel(nn.Module):
             or self.window.dtype != self.dtype
             or torch.get_num_threads() > FEW_THREADS
             or (torch.is_grad_enabled() and samples.requires_grad)
-            or forward_ad.unpack_dual(samples).tangent is not None
             or is_followed()
         ):
             return None

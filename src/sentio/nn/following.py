@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import torch
+from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
+def is_forward_differentiated() -> bool:
+    """Whether tensors may carry tangents, which needs no gradients to be enabled."""
+    return forward_ad._current_level >= 0
+
+
 def is_followed() -> bool:
-    """Whether what runs now is being compiled, exported, traced, or watched by one of torch's modes."""
+    """Whether what runs now is differentiated forwards, compiled, exported, traced, or watched by a mode."""
     return (
-        torch.compiler.is_compiling()
+        is_forward_differentiated()
+        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or _get_current_dispatch_mode() is not None
         or _get_current_function_mode() is not None

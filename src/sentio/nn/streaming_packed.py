@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
+from sentio.nn.following import is_forward_differentiated
+
 #: numbers in the weights from which a convolution is better packed
 LARGE = 2**17
 #: sizes of input for which a layer keeps packed weights; most of them share one order
@@ -94,6 +96,7 @@ def _possible(x: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.enabled
         and hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md")
         and not torch.is_grad_enabled()
+        and not is_forward_differentiated()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
