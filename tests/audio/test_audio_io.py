@@ -229,6 +229,18 @@ def test_digital_silence_is_noted(tmp_path: Path) -> None:
     assert io.read(path, rate=16000).notes == (f"{path} is digital silence: every sample is 0",)
 
 
+def test_channels_that_cancel_each_other_are_noted(tmp_path: Path) -> None:
+    one = tone(1.0, 8000)
+    path = save(tmp_path / "a.wav", np.concatenate([one, -one]), 8000)
+    note = "is silent as one channel: its channels cancel each other"
+    assert not io.read(path).notes
+    assert io.read(path, mono=True).notes == (f"{path} {note}",)
+    assert [block.notes for block in io.blocks(path, seconds=0.3, mono=True)][-1] == (f"{path} {note}",)
+    assert io.to_mono(io.read(path)).notes == (f"The sound {note}",)
+    save(path, np.concatenate([one, -0.9 * one]), 8000)
+    assert not io.read(path, mono=True).notes
+
+
 def test_samples_far_beyond_full_scale_are_noted_or_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.wav", 20000 * tone(0.5, 8000), 8000, "FLOAT")
     notes = io.read(path).notes
@@ -240,7 +252,10 @@ def test_samples_far_beyond_full_scale_are_noted_or_refused(tmp_path: Path) -> N
 def test_a_header_with_an_impossible_rate_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.wav", tone(0.5, 8000), 8000)
     data = bytearray(path.read_bytes())
-    for rate, message in ((0, "not a sound file"), (2, "Resampling from 2 Hz to 16000 Hz is refused")):
+    for rate, message in (
+        (0, "not a sound file"),
+        (2, "a.wav is at 2 Hz, and resampling to 16000 Hz is refused"),
+    ):
         data[24:28] = struct.pack("<I", rate)
         path.write_bytes(data)
         with pytest.raises(InputError, match=message):

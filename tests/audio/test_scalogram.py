@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -170,3 +171,23 @@ def test_unusable_samples_are_refused() -> None:
         SMALL(np.zeros(49))
     with pytest.raises(ConfigError, match=r"window of 0\.01 s is too short"):
         registry.build("frontend", "scalogram", rate=4000, f_max=2000.0, window=0.01)
+
+
+def test_the_twins_tables_serve_gradients_exports_and_threads() -> None:
+    torch = pytest.importorskip("torch")
+    from sentio.audio.torch_frontend import twin
+
+    module = twin(SMALL)
+    clips = [torch.from_numpy(noise(length)).float() for length in (1030, 700)]
+    with torch.inference_mode():
+        expected = [module(clip) for clip in clips]
+    followed = clips[1].clone().requires_grad_()
+    module(followed).sum().backward()
+    assert followed.grad.abs().max() > 0
+    exported = torch.export.export(twin(SMALL), (clips[0],)).module()
+    assert torch.equal(exported(clips[0]), expected[0])
+    assert module.double()(clips[0]).dtype == torch.float64
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(module.float(), clips * 20))
+    for index, features in enumerate(found):
+        assert torch.equal(features, expected[index % 2])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -104,13 +108,55 @@ def test_what_follows_operations_sees_them() -> None:
     ways = {
         "make_fx": make_fx(twin)(first)(second),
         "export": torch.export.export(twin, (first,)).module()(second),
+        "trace": torch.jit.trace(twin, first, check_trace=False)(second),
+        "compile": torch.compile(twin, fullgraph=True, backend="eager")(second),
         "vmap": torch.func.vmap(twin)(second[None])[0],
+        "functionalize": torch.func.functionalize(twin)(second),
     }
     for name, found in ways.items():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4, msg=name)
     with forward_ad.dual_level():
         dual = forward_ad.unpack_dual(twin(forward_ad.make_dual(first, second)))
     assert slope.abs().max() > 0 and torch.equal(dual.tangent, slope)
+
+
+def with_gradient(twin: TorchLogMel, samples: Any) -> Any:
+    """What torch's own operations give."""
+    return twin(samples.clone().requires_grad_()).detach()
+
+
+def test_tables_and_methods_of_its_own_count_without_a_gradient_too() -> None:
+    samples = torch.from_numpy(clips()).float()
+    louder, moved, replaced = (TorchLogMel(SETTINGS["standardised"]) for _ in range(3))
+    louder.filters.mul_(10)
+    moved.mean.fill_(-50.0)
+    replaced.window = torch.hamming_window(512)
+    for twin in (louder, moved, replaced):
+        assert torch.equal(twin(samples), with_gradient(twin, samples))
+
+    learned = TorchLogMel(SETTINGS["ln"])
+    del learned._buffers["filters"]
+    learned.filters = torch.nn.Parameter(torch.rand(257, 64))
+    assert learned(samples).requires_grad
+
+    class Halved(TorchLogMel):
+        def features(self, frames: Any) -> Any:
+            return super().features(frames) / 2
+
+    halved = Halved(SETTINGS["ln"])
+    assert torch.equal(halved(samples), with_gradient(halved, samples))
+
+
+def test_copies_are_as_fast_and_those_of_older_releases_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, samples = TorchLogMel(SETTINGS["ln"]), torch.from_numpy(clips()).float()
+    copies = [copy.deepcopy(twin), pickle.loads(pickle.dumps(twin))]
+    state = twin.__getstate__()
+    del state["_made"]
+    older = TorchLogMel.__new__(TorchLogMel)
+    older.__setstate__(state)
+    assert torch.equal(older(samples), with_gradient(twin, samples))
+    monkeypatch.setattr(torch_frontend, "log_mel", lambda *_: np.zeros(3))
+    assert all(made(samples).shape == (3,) for made in [twin, *copies])
 
 
 def test_many_threads_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,10 @@ def test_the_published_parts(audioset):
 @pytest.mark.parametrize(
     ("part", "names"),
     [
-        ("train", "balanced_train_segments latest valley segments train_val training-eval TrainTest"),
+        (
+            "train",
+            "balanced_train_segments latest valley segments train_val training-eval TrainTest retrieval",
+        ),
         ("validation", "valid_segments validation2017 my-val crossvalidation"),
         ("test", "eval_segments evaluation AudioSetEval audioseteval 2017-Testing devtest my_test"),
     ],
@@ -155,6 +158,11 @@ def test_manifests_without_comments_in_a_zip(audioset, tmp_path, zipped):
             '"/m/09x0r"',
             "/m/09x0r, /m/068hy",
             "line 9 should hold YTID, start_seconds, end_seconds and, in quotes",
+        ),
+        (
+            "aaaaaaaaaa5, 0.000, 10.000",
+            "--aaaaaaaa0, 30.000, 40.000",
+            "line 9 names clip '--aaaaaaaa0' at 30 s, whose file would be '--aaaaaaaa0.wav', as that of .* line 4",
         ),
         ("5.500, 15.500", "15.500, 5.500", "clip from 15.5 s to 5.5 s; the end comes after the start"),
         ("5.500, 15.500", "soon, 15.500", "has times 'soon' and '15.500'; they are seconds"),

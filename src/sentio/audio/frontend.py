@@ -111,9 +111,9 @@ class LogMel:
 
     def frames(self, samples: int) -> int:
         """How many time frames that many samples give; 0 where they are too few for one."""
-        samples -= self.pre_emphasis is not None
+        samples = samples - int(self.pre_emphasis is not None)
         padded = samples + 2 * (self.n_fft // 2) if self.center else samples
-        if samples < self.center or padded < self._frame_length:
+        if samples < int(self.center) or padded < self._frame_length:
             return 0
         frames = 1 + (padded - self._frame_length) // self.hop_length
         return max(1, frames - 1) if self.drop_last else frames
@@ -141,7 +141,7 @@ class LogMel:
         least = 1 if self.center else self._frame_length
         if self.center and self.pad_mode == "reflect":
             least = self.n_fft // 2 + 1
-        least += self.pre_emphasis is not None
+        least += int(self.pre_emphasis is not None)
         if samples < least:
             raise InputError(f"A clip of {samples} samples is too short: the front end needs {least}")
 

@@ -29,6 +29,8 @@ AnyPath = str | PathLike[str]
 FULL_SCALE = 32767 / 32768
 #: share of samples at full scale above which a recording counts as clipped
 CLIPPED = 0.01
+#: share of the channels' peak below which their mix is next to nothing
+CANCELLED = 1e-3
 #: no sound, however badly scaled, reaches this; beyond it float32 spectra overflow
 ABSURD_PEAK = 1e10
 #: more channels than this, and more than samples, means that the axes are swapped
@@ -73,9 +75,9 @@ def read(path: AnyPath, *, rate: int | None = None, mono: bool = False) -> Sound
     rate = None if rate is None else _checked_rate(rate)
     notes: list[str] = []
     with opened(Path(path)) as decoded:
-        pieces = [_mixed(piece) if mono else piece for piece in _sound_pieces(path, decoded, notes)]
+        pieces = list(_sound_pieces(path, decoded, notes, mono))
         found = Sound(np.concatenate(pieces, axis=1), decoded.rate, tuple(notes))
-    return resample(found, rate)
+    return _at_rate(found, rate, str(path))
 
 
 def blocks(path: AnyPath, *, seconds: float, rate: int | None = None, mono: bool = False) -> Iterator[Sound]:
@@ -98,11 +100,9 @@ def blocks(path: AnyPath, *, seconds: float, rate: int | None = None, mono: bool
     with opened(Path(path)) as decoded:
         target = rate or decoded.rate
         length = max(1, round(seconds * target))
-        mixed: Iterator[Samples] = (
-            _mixed(piece) if mono else piece for piece in _sound_pieces(path, decoded, notes)
-        )
+        mixed = _sound_pieces(path, decoded, notes, mono)
         if target != decoded.rate:
-            mixed = _resampled_pieces(mixed, decoded.rate, target)
+            mixed = _resampled_pieces(str(path), mixed, decoded.rate, target)
         waiting: list[Samples] = []
         held = 0
         for piece in mixed:
@@ -115,7 +115,7 @@ def blocks(path: AnyPath, *, seconds: float, rate: int | None = None, mono: bool
                 waiting, held = [joined[:, length:]], held - length
         last = np.concatenate(waiting, axis=1)
         if not last.size:
-            raise _too_short(decoded.rate, target)
+            raise _too_short(str(path), decoded.rate, target)
         yield Sound(last, target, tuple(notes))
 
 
@@ -201,31 +201,42 @@ def resample(sound: Sound, rate: int | None) -> Sound:
     Raises:
         InputError: the rate is no rate, or more than a thousand times another, or nothing is left.
     """
+    return _at_rate(sound, rate, "The sound")
+
+
+def _at_rate(sound: Sound, rate: int | None, what: str) -> Sound:
     if rate is None or rate == sound.rate:
         return sound
-    _check_ratio(sound.rate, _checked_rate(rate))
+    _check_ratio(what, sound.rate, _checked_rate(rate))
     samples = soxr.resample(sound.samples.T, sound.rate, rate, quality="HQ").T
     if not samples.size:
-        raise _too_short(sound.rate, rate)
+        raise _too_short(what, sound.rate, rate)
     return Sound(np.ascontiguousarray(samples, dtype=np.float32), rate, sound.notes)
 
 
 def to_mono(sound: Sound) -> Sound:
     """The mean of the channels, shape ``(1, time)``."""
-    return Sound(_mixed(sound.samples), sound.rate, sound.notes)
+    mixed = _mixed(sound.samples)
+    notes = sound.notes
+    if _cancelled(_peak(sound.samples), _peak(mixed)):
+        notes = (*notes, "The sound is silent as one channel: its channels cancel each other")
+    return Sound(mixed, sound.rate, notes)
 
 
-def _sound_pieces(path: AnyPath, decoded: Decoded, notes: list[str]) -> Iterator[Samples]:
-    """A file's pieces, ``(channel, time)``; at the end ``notes`` holds what was odd.
+def _sound_pieces(path: AnyPath, decoded: Decoded, notes: list[str], mono: bool = False) -> Iterator[Samples]:
+    """A file's pieces, ``(channel, time)``, mixed if asked; at the end ``notes`` holds what was odd.
 
     Raises:
         InputError: at the end, if nothing was decoded or samples are not finite.
     """
     tally = _Tally(decoded.rate, decoded.full_scale)
+    heard = 0.0
     for piece in decoded.pieces:
         tally.add(piece)
         if not tally.bad:
-            yield piece
+            given = _mixed(piece) if mono else piece
+            heard = max(heard, _peak(given))
+            yield given
     if not tally.frames:
         if decoded.damage:
             raise InputError(f"{path} is damaged: nothing in it can be decoded")
@@ -237,6 +248,8 @@ def _sound_pieces(path: AnyPath, decoded: Decoded, notes: list[str]) -> Iterator
     elif decoded.damage:
         notes.append(f"{path} is damaged or cut short: the {got:.2f} s before that were read")
     notes.extend(tally.notes(str(path)))
+    if _cancelled(tally.peak, heard):
+        notes.append(f"{path} is silent as one channel: its channels cancel each other")
 
 
 class _Tally:
@@ -249,7 +262,7 @@ class _Tally:
         self.peak = 0.0
 
     def add(self, piece: Samples) -> None:
-        peak = max(float(piece.max()), -float(piece.min())) if piece.size else 0.0
+        peak = _peak(piece)
         if not math.isfinite(peak):
             finite = np.isfinite(piece)
             if not self.bad:
@@ -280,12 +293,21 @@ class _Tally:
             yield f"{what} reaches {self.peak:.4g} times full scale, so it may not be scaled to -1..1"
 
 
+def _peak(samples: Samples) -> float:
+    return max(float(samples.max()), -float(samples.min())) if samples.size else 0.0
+
+
+def _cancelled(peak: float, mixed: float) -> bool:
+    """Whether next to nothing of the channels is left in their mix."""
+    return mixed < CANCELLED * peak
+
+
 def _mixed(samples: Samples) -> Samples:
     return samples if len(samples) == 1 else samples.mean(axis=0, keepdims=True, dtype=np.float32)
 
 
-def _resampled_pieces(pieces: Iterator[Samples], rate: int, target: int) -> Iterator[Samples]:
-    _check_ratio(rate, target)
+def _resampled_pieces(what: str, pieces: Iterator[Samples], rate: int, target: int) -> Iterator[Samples]:
+    _check_ratio(what, rate, target)
     stream = None
     for piece in pieces:
         stream = stream or soxr.ResampleStream(rate, target, len(piece), dtype="float32", quality="HQ")
@@ -302,13 +324,13 @@ def _checked_rate(rate: Any) -> int:
     return int(rate)
 
 
-def _check_ratio(rate: int, target: int) -> None:
+def _check_ratio(what: str, rate: int, target: int) -> None:
     if max(rate, target) > MOST_RESAMPLING * min(rate, target):
         raise InputError(
-            f"Resampling from {rate} Hz to {target} Hz is refused: a factor above {MOST_RESAMPLING} "
-            "means that one of the two is wrong"
+            f"{what} is at {rate} Hz, and resampling to {target} Hz is refused: a factor above "
+            f"{MOST_RESAMPLING} means that one of the two is wrong"
         )
 
 
-def _too_short(rate: int, target: int) -> InputError:
-    return InputError(f"The sound is too short: at {rate} Hz it has less than one sample at {target} Hz")
+def _too_short(what: str, rate: int, target: int) -> InputError:
+    return InputError(f"{what} is too short: at {rate} Hz it has less than one sample at {target} Hz")

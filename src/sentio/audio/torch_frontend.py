@@ -35,7 +35,7 @@ class TorchLogMel(nn.Module):
     computes in the type of its tables also under autocast, since half precision cannot hold band powers.
 
     Where nobody asks for a gradient, on a CPU with one or two threads, numpy computes it, in chunks that stay
-    in the cache, with torch's FFT: faster than either library alone.
+    in the cache, with torch's FFT: on clips of several seconds faster than either library alone.
 
     Args:
         settings: what to compute.
@@ -46,10 +46,12 @@ class TorchLogMel(nn.Module):
     filters: Tensor
     mean: Tensor | None
     std: Tensor | None
+    #: the tables as they were made, and the version of each; None where that is not known
+    _made: tuple[tuple[Tensor | None, int], ...] | None = None
 
     def __init__(self, settings: LogMel, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.settings, self.dtype = settings, dtype
+        self.settings = settings
         window = hann_window(settings.win_length or settings.n_fft, symmetric=settings.symmetric)
         tables = {"window": window, "filters": mel_filters(settings).T.copy()}
         for name, table in tables.items():
@@ -57,6 +59,7 @@ class TorchLogMel(nn.Module):
         for name, value in (("mean", settings.mean), ("std", settings.std)):
             given = None if value is None else torch.tensor(value, dtype=dtype)
             self.register_buffer(name, given, persistent=False)
+        self._made = self._tables()
 
     def forward(self, samples: Tensor) -> Tensor:
         """Log-mel spectrograms.
@@ -88,23 +91,42 @@ class TorchLogMel(nn.Module):
 
     def _array(self, samples: Tensor) -> NDArray[Any] | None:
         """The samples in numpy's hands; None where it cannot compute, or torch would be faster or has to see
-        the operations: elsewhere than on a CPU, in another type than the tables were made in, for a gradient,
-        where operations are compiled, traced or watched.
+        the operations: elsewhere than on a CPU, with other tables than were made or other methods than these,
+        for a gradient, where operations are compiled, traced or watched.
         """
         if (
-            type(samples) is not Tensor
+            is_followed()  # first: what is compiled must not meet what comes behind it
+            or type(self) is not TorchLogMel
+            or type(samples) is not Tensor
             or not samples.device.type == self.window.device.type == "cpu"
-            or self.window.dtype != self.dtype
             or torch.get_num_threads() > FEW_THREADS
             or (torch.is_grad_enabled() and samples.requires_grad)
-            or is_followed()
+            or not self._as_made()
         ):
             return None
-        try:
-            array: NDArray[Any] = samples.detach().to(self.dtype).numpy()
-        except RuntimeError:  # inside `torch.func`, tensors have no memory of their own
-            return None
+        array: NDArray[Any] = samples.detach().to(self.window.dtype).resolve_neg().numpy()
         return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": self._as_made()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_made": None})
+        # A copy's tables are tensors of its own; what an older release pickled says nothing about them.
+        if state.get("_made"):
+            self._made = self._tables()
+
+    def _as_made(self) -> bool:
+        """Whether the tables are those of the settings: neither replaced, converted nor written to."""
+        return self._made is not None and all(
+            now is then and version == before
+            for (now, version), (then, before) in zip(self._tables(), self._made, strict=True)
+        )
+
+    def _tables(self) -> tuple[tuple[Tensor | None, int], ...]:
+        tables = (self.window, self.filters, self.mean, self.std)
+        # Tensors made in inference mode count no versions.
+        return tuple((t, 0 if t is None or t.is_inference() else t._version) for t in tables)
 
     def features(self, frames: Tensor) -> Tensor:
         """The bands of frames that are cut out already: ``(..., window)`` to ``(..., mel)``."""
@@ -143,15 +165,17 @@ class TorchScalogram(nn.Module):
     Its tables are made for a length of clip when that is first seen, and kept for the last one.
     """
 
-    filters: Tensor
+    empty: Tensor
     mean: Tensor | None
     std: Tensor | None
 
     def __init__(self, settings: Scalogram, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.settings = settings
-        self.samples = 0
-        self.register_buffer("filters", torch.empty(settings.n_scales, 0, dtype=dtype), persistent=False)
+        #: nothing, where the tables shall be and of their type
+        self.register_buffer("empty", torch.empty(0, dtype=dtype), persistent=False)
+        #: the last length of clips, and its tables; in one, since several threads may ask
+        self._kept: tuple[int, Tensor] = (0, self.empty)
         for name, value in (("mean", settings.mean), ("std", settings.std)):
             given = None if value is None else torch.tensor(value, dtype=dtype)
             self.register_buffer(name, given, persistent=False)
@@ -166,15 +190,13 @@ class TorchScalogram(nn.Module):
         _check(s, samples)
         length = samples.shape[-1]
         columns, _ = s.shape(length)
-        if length != self.samples:
-            table = torch.from_numpy(filter_bank(s, length))
-            self.filters, self.samples = table.to(self.filters), length
+        filters = self._filters(length)
         with _full_precision(samples.device.type):
-            clips = samples.to(self.filters.dtype).reshape(-1, 1, length)
-            spectrum = torch.fft.fft(clips, n=self.filters.shape[1])
+            clips = samples.to(filters.dtype).reshape(-1, 1, length)
+            spectrum = torch.fft.fft(clips, n=filters.shape[1])
             parts = []
             for first in range(0, s.n_scales, SCALES):
-                wavelet = torch.fft.ifft(spectrum * self.filters[first : first + SCALES])
+                wavelet = torch.fft.ifft(spectrum * filters[first : first + SCALES])
                 # abs() has the gradient 0 at 0.
                 magnitude = wavelet[..., : columns * s.hop_length].abs()
                 parts.append(magnitude.unflatten(-1, (columns, s.hop_length)).mean(dim=-1))
@@ -182,6 +204,17 @@ class TorchScalogram(nn.Module):
             if self.mean is not None:
                 features = (features - self.mean) / self.std  # type: ignore[operator]
         return features.reshape(*samples.shape[:-1], *features.shape[1:])
+
+    def _filters(self, length: int) -> Tensor:
+        """The tables for clips of that many samples."""
+        kept, filters = self._kept
+        if kept == length and (filters.dtype, filters.device) == (self.empty.dtype, self.empty.device):
+            return filters
+        with torch.inference_mode(False):  # else no gradient could ever pass through them
+            filters = torch.from_numpy(filter_bank(self.settings, length)).to(self.empty)
+        if not is_followed():  # what is exported must not leave its stand-ins behind
+            self._kept = (length, filters)
+        return filters
 
     def extra_repr(self) -> str:
         return repr(self.settings)

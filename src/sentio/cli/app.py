@@ -268,7 +268,7 @@ def predict(
     ] = None,
     hop: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Distance of windows; by default the window's own length."),
+        typer.Option(metavar="SECONDS", help="Distance of windows; by default that of the model."),
     ] = None,
     windows: Annotated[
         bool, typer.Option("--windows", help="Also print every window of long files.")

@@ -68,7 +68,8 @@ def read_audioset(
         labels: the classes to keep, by name or code; all if None.
 
     Raises:
-        InputError: a manifest cannot be used, lists a clip twice, or no file is found.
+        InputError: a manifest cannot be used, lists a clip twice, two clips have one file, or no file is
+            found.
         ConfigError: no such protocol.
         UnknownNameError: no such class.
     """
@@ -76,6 +77,7 @@ def read_audioset(
     chosen_marks = set(names) if labels is None else _chosen(labels, names)
     files = _files(folder)
     items: list[Item] = []
+    taken: dict[Path, str] = {}
     absent = several = 0
     for segment in _segments(folder, shown, names):
         marks = [mark for mark in segment.marks if mark in chosen_marks]
@@ -84,7 +86,14 @@ def read_audioset(
         source = next((files[name] for name in _file_names(segment) if name in files), None)
         if source is None:
             absent += 1
-        elif len(marks) > 1:
+            continue
+        if source in taken:
+            raise InputError(
+                f"{segment.where} names clip {segment.clip!r} at {segment.start:g} s, whose file would be "
+                f"{source.name!r}, as that of {taken[source]}; name files after id and start, e.g. ID_30.wav"
+            )
+        taken[source] = segment.where
+        if len(marks) > 1:
             several += 1
         else:
             items.append(_item(segment, source, folder, names, marks[0]))
@@ -181,7 +190,7 @@ def _part(name: str) -> str:
         return "train"
     if any(word.startswith("valid") or word.endswith("validation") or word == "val" for word in words):
         return "validation"
-    tested = any(word.endswith(("eval", "evaluation")) for word in words)
+    tested = any(word.endswith(("eval", "evaluation")) and not word.endswith("ieval") for word in words)
     return "test" if tested or words & {"test", "testing", "devtest"} else "train"
 
 

@@ -14,11 +14,14 @@ def is_forward_differentiated() -> bool:
 
 
 def is_followed() -> bool:
-    """Whether what runs now is differentiated forwards, compiled, exported, traced, or watched by a mode."""
+    """Whether what runs now is compiled, exported, traced, transformed by ``torch.func``, differentiated
+    forwards, or watched by a mode.
+    """
     return (
-        is_forward_differentiated()
-        or torch.compiler.is_compiling()
+        torch.compiler.is_compiling()  # first, since it is all that a compiler understands here
+        or is_forward_differentiated()
         or torch.jit.is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or _get_current_dispatch_mode() is not None
         or _get_current_function_mode() is not None
     )
