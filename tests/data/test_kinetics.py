@@ -56,6 +56,33 @@ def test_tables_that_do_not_fit_are_refused(kinetics):
         open_data(kinetics)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("zumba,bbbbbbbbbbb,20,inf,train", "has a time that is no number"),
+        (" ,bbbbbbbbbbb,20,30,train", "has no label"),
+        ("zumba,bbbbbbbbbbb,20,30,held", "has the split 'held', not train, val or test"),
+    ],
+)
+def test_odd_rows_are_refused(kinetics, row, message):
+    (kinetics / "train.csv").write_text(HEADER + row + "\n")
+    with pytest.raises(InputError, match=rf"train\.csv line 2 {message}"):
+        open_data(kinetics)
+
+
+def test_the_file_of_a_clip_is_one_and_in_its_class(kinetics):
+    """Parts in any case; of files of one name that of the class; a second clip of one file is left out."""
+    (kinetics / "train.csv").write_text(
+        HEADER + "zumba,bbbbbbbbbbb,20,30,Train\nzumba,bbbbbbbbbbb,40,50,train\n"
+    )
+    (kinetics / "train/a").mkdir()
+    (kinetics / "train/a/bbbbbbbbbbb.mkv").touch()
+    data = open_data(kinetics)
+    (item,) = (item for item in data.items if item.group == "bbbbbbbbbbb")
+    assert (item.name, item.details["part"]) == ("train/zumba/bbbbbbbbbbb.mkv", "train")
+    assert data.notes == ("Left out clips whose file another line has (1): bbbbbbbbbbb_000040_000050.",)
+
+
 def test_a_folder_per_class_of_videos(tmp_path):
     for name in ("run/a.mp4", "run/b.mov", "walk/c.avi", "walk/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

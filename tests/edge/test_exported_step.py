@@ -185,6 +185,11 @@ def test_what_is_no_step_is_refused(file, tmp_path):
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ArtifactError, match=r"text\.onnx' is not a usable ONNX graph"):
         edge.ExportedStep(tmp_path / "text.onnx")
+    whole = file.read_bytes()
+    for name in (b"sentio.stream", b"output", b"state.steps"):
+        (tmp_path / "names.onnx").write_bytes(whole.replace(name, b"\xff" + name[1:]))
+        with pytest.raises(ArtifactError, match=r"names\.onnx' is not a usable ONNX graph"):
+            edge.ExportedStep(tmp_path / "names.onnx")
     net = nn.Linear(2, 2).eval()
     to_program(net, {"x": torch.zeros(1, 2)}, ["y"], dynamic_shapes=None).save(str(tmp_path / "net.onnx"))
     with pytest.raises(ArtifactError, match=r"'sentio\.stream' in its metadata, so it is no step"):

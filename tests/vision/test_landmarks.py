@@ -62,6 +62,19 @@ def test_files_of_landmarks_that_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", landmarks=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="is no file of landmarks"):
         read_landmarks(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", landmarks=np.full((3, 68, 2), 1e300))
+    with pytest.raises(InputError, match="shows no face in any of its 3 frames"):
+        read_landmarks(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "a.npz", landmarks=points)
+    whole = (tmp_path / "a.npz").read_bytes()
+    for place in range(0, len(whole), len(whole) // 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "a.npz").write_bytes(damaged)
+        try:  # some bytes do not matter
+            read_landmarks(tmp_path / "a.npz")
+        except InputError as error:
+            assert "a.npz" in str(error)
     text = table(tmp_path / "c.csv", points).read_text()
     (tmp_path / "c.csv").write_text(text.replace("x67", "z67"))
     with pytest.raises(InputError, match=r"has no column 'x67' \(1 are missing\)"):

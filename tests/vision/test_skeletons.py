@@ -69,6 +69,7 @@ def test_a_broken_body_is_left_out_of_its_frame(file, wrong):
         ("", "first line is not a number of frames"),
         ("hello", "first line is not a number of frames"),
         ("3\n0\n0\n0\n", "shows nobody in any frame that can be read"),
+        ("9" * 5000 + "\n0\n", "first line is not a number of frames"),
         ("1\n1\n" + "0 " * 10 + "\n20\n", "line 4 has a body of 20 joints; 25 are read"),
     ],
 )

@@ -14,6 +14,13 @@ Rows = NDArray[np.intp]
 class Arrays(Protocol):
     """Operations on one library's arrays; rows are those of the first axis."""
 
+    #: what they are called
+    kind: str
+
+    def knows(self, array: Any) -> bool:
+        """Whether it is one of them."""
+        ...
+
     def take(self, array: Any, rows: Rows) -> Any:
         """A copy of some rows."""
         ...
@@ -43,6 +50,11 @@ class Arrays(Protocol):
 
 class NumpyArrays:
     """Arrays of numpy."""
+
+    kind = "numpy array"
+
+    def knows(self, array: Any) -> bool:
+        return isinstance(array, np.ndarray)
 
     def take(self, array: NDArray[Any], rows: Rows) -> NDArray[Any]:
         return array[rows]

@@ -77,16 +77,20 @@ class SingleStream:
             x: without the batch axis, with any number of units.
 
         Raises:
-            InputError: another shape than before.
+            InputError: no units, or of another shape than before; the stream is as it was.
         """
-        self._waiting.add(x)
+        before, state = self._waiting.units, self.state
         answers = []
-        while self._waiting.ready:
-            chunk = self._waiting.next()
-            self._waiting.drop()
-            result = self.stream.step(chunk[None], self.state, **self.options)
-            self.state = result.state
-            answers += _answers(self.stream, result)
+        try:
+            self._waiting.add(x)
+            while self._waiting.ready:
+                result = self.stream.step(self._waiting.next()[None], self.state, **self.options)
+                self._waiting.drop()
+                self.state = result.state
+                answers += _answers(self.stream, result)
+        except BaseException:
+            self._waiting.units, self.state = before, state
+            raise
         return answers
 
 
@@ -226,6 +230,8 @@ class StreamBatch:
             raise InputError(f"No stream called {name!r} is in the batch; join it first") from None
 
     def _check(self, row: State) -> None:
+        if not isinstance(row, Mapping) or not all(map(self._arrays.knows, row.values())):
+            raise InputError(f"A state is a dict of {self._arrays.kind}s, got {type(row).__name__}")
         wanted = {key: tuple(value.shape) for key, value in self._begin.items()}
         given = {key: tuple(value.shape) for key, value in row.items()}
         if wanted != given:
@@ -247,38 +253,41 @@ class _Waiting:
     def __init__(self, stream: Steps) -> None:
         self.hop, self.axis, self.ndim = stream.hop, stream.axis - 1, stream.ndim - 1
         self._arrays = stream.arrays
-        self._units: Any = None
+        #: all that have been pushed and not stepped; None before the first
+        self.units: Any = None
 
     @property
     def ready(self) -> bool:
-        return self._units is not None and self._units.shape[self.axis] >= self.hop
+        return self.units is not None and self.units.shape[self.axis] >= self.hop
 
     def add(self, x: Any) -> None:
+        if not self._arrays.knows(x):
+            raise InputError(f"A stream's units come as one {self._arrays.kind}, got {type(x).__name__}")
         if x.ndim != self.ndim:
             raise InputError(
                 f"A stream's units have {self.ndim} axes, without the batch and with time as axis "
                 f"{self.axis}; got shape {tuple(x.shape)}"
             )
-        if self._units is None:  # a copy: the caller may write the next units where these lie
-            self._units = self._arrays.concatenate((x,), self.axis)
+        if self.units is None:  # a copy: the caller may write the next units where these lie
+            self.units = self._arrays.concatenate((x,), self.axis)
             return
-        sizes = [list(part.shape) for part in (self._units, x)]
+        sizes = [list(part.shape) for part in (self.units, x)]
         for size in sizes:
             size[self.axis] = 0
         if sizes[0] != sizes[1]:
             raise InputError(
-                f"The stream's units had shape {tuple(self._units.shape)} with time as axis {self.axis}, now "
+                f"The stream's units had shape {tuple(self.units.shape)} with time as axis {self.axis}, now "
                 f"{tuple(x.shape)}; a stream keeps its size"
             )
-        self._units = self._arrays.concatenate((self._units, x), self.axis)
+        self.units = self._arrays.concatenate((self.units, x), self.axis)
 
     def next(self) -> Any:
-        assert self._units is not None
-        return self._arrays.narrow(self._units, self.axis, 0, self.hop)
+        assert self.units is not None
+        return self._arrays.narrow(self.units, self.axis, 0, self.hop)
 
     def drop(self) -> None:
-        length = self._units.shape[self.axis]
-        self._units = self._arrays.narrow(self._units, self.axis, self.hop, length - self.hop)
+        length = self.units.shape[self.axis]
+        self.units = self._arrays.narrow(self.units, self.axis, self.hop, length - self.hop)
 
 
 def _answers(stream: Steps, result: Any) -> list[Answer]:

@@ -15,7 +15,13 @@ from sentio.data.media import VIDEOS, is_hidden
 from sentio.data.table import check_columns, read_rows
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-PARTS = {"train": "train", "val": "validation", "validate": "validation", "validation": "validation"}
+PARTS = {
+    "train": "train",
+    "val": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 
 
 def is_kinetics(folder: Path) -> bool:
@@ -40,33 +46,41 @@ def read_kinetics(folder: Path, shown: Path, protocol: str | None = None) -> Dat
     """
     protocols = ("official",)
     chosen = choose_protocol(protocol, protocols, shown)
-    files = {
-        path.stem: path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in VIDEOS and not is_hidden(path.name)
-    }
-    items, missing, seen = [], [], set()
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in VIDEOS and not is_hidden(path.name):
+            files.setdefault(path.stem, []).append(path)
+    items, missing, doubled, seen = [], [], [], set()
     for table in _tables(folder):
         name = shown / table.name
         rows = read_rows(table, name, COLUMNS)
         check_columns(rows, COLUMNS, name)
         for line, cells in rows:
             clip = _clip(cells, name, line)
-            file = files.get(clip) or files.get(cells["youtube_id"])
+            label, part = cells["label"].strip(), PARTS.get(cells["split"].strip().lower())
+            if not label or part is None:
+                odd = "no label" if not label else f"the split {cells['split']!r}, not train, val or test"
+                raise InputError(f"{name} line {line} has {odd}; correct it")
+            found = files.get(clip) or files.get(cells["youtube_id"]) or []
+            # The same name in several folders: the one of its class.
+            file = next((path for path in found if path.parent.name == label), found[0] if found else None)
             if file is None:
                 missing.append(clip)
-            elif file not in seen:
+            elif file in seen:
+                doubled.append(clip)
+            else:
                 seen.add(file)
-                part = PARTS.get(cells["split"], "test")
                 times = {key: cells[key] for key in ("time_start", "time_end")}
                 inside = file.relative_to(folder).as_posix()
-                items.append(Item(inside, file, cells["label"], cells["youtube_id"], {"part": part, **times}))
+                items.append(Item(inside, file, label, cells["youtube_id"], {"part": part, **times}))
     if not items:
         raise InputError(
             f"No video of {shown} belongs to a clip of its table (looked for {listed(missing, 2)}); "
             "name files ID_START_END.mp4 or ID.mp4"
         )
     notes = [f"Left out clips without a file ({len(missing)}): {listed(missing)}."] if missing else []
+    if doubled:
+        notes.append(f"Left out clips whose file another line has ({len(doubled)}): {listed(doubled)}.")
     return make_dataset(shown, items, protocols=protocols, protocol=chosen, notes=notes)
 
 
@@ -74,7 +88,7 @@ def _clip(cells: dict[str, str], shown: Path, line: int) -> str:
     """A clip's usual file name, without the extension."""
     try:
         start, end = (round(float(cells[key])) for key in ("time_start", "time_end"))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # infinite is the latter
         raise InputError(
             f"{shown} line {line} has a time that is no number of seconds; correct it"
         ) from error

@@ -181,6 +181,10 @@ def start_session(
             enable_fallback=0,
             disabled_optimizers=None if found.may_fold else ["ConstantFolding"],
         )
+        # Names that are no text show only when they are asked for.
+        for entry in (*session.get_inputs(), *session.get_outputs()):
+            _ = entry.name, entry.type, entry.shape
+        _ = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # ONNX Runtime's types have no common base
         raise ArtifactError(f"{usable} not a usable ONNX graph: {first_line(error)}") from error
     # ONNX Runtime has a copy of its own by now; its Python side would keep this one for as long.

@@ -59,7 +59,7 @@ def _pooled_linear(exit: PooledLinearExit) -> Form:
 
     others = "mean" if len(exit.axes[0]) > 1 else None
     pool = Chain(PerFrame(nn.Identity(), check=check), WindowPool("mean", others=others))
-    return Chain(pool, PerFrame(lambda x: x.flatten(1)), exit.head)
+    return Chain(pool, PerFrame(nn.Flatten(1)), exit.head)
 
 
 def pooled_axes(shape: Shape, over: str) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ class BandsHead(nn.Module):
 @streams(BandsHead)
 def _bands_head(head: BandsHead) -> Form:
     pool = WindowPool("mean", others=None)
-    return Chain(_maps(), pool, PerFrame(lambda x: x.flatten(1)), head.drop, head.fc)
+    return Chain(_maps(), pool, PerFrame(nn.Flatten(1)), head.drop, head.fc)
 
 
 def _maps() -> Form:

@@ -361,8 +361,13 @@ class PerFrame(Form):
         ndim: int | None = None,
     ) -> None:
         self.run, self.check, self.ndim = run, check, ndim
+        self.overwrites = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "check": None}  # it is asked while planning, and often cannot be stored
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
+        self.overwrites = bool(getattr(self.run, "inplace", False))
         if flow.axis is None:
             return flow
         reason = self.check(flow) if self.check else None
@@ -371,7 +376,8 @@ class PerFrame(Form):
         return replace(flow, ndim=self.ndim or flow.ndim)
 
     def step(self, x: Tensor, moment: Moment) -> Tensor:
-        return self.run(x)
+        # What it is given may be a state's, or the caller's.
+        return self.run(x.clone() if self.overwrites else x)
 
     def clip(self, x: Tensor) -> Tensor:
         return self.run(x)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,9 +36,9 @@ _NOTHING = (
 #: activations that may overwrite what they are given
 _IN_PLACE: dict[type, Callable[[Tensor], Tensor]] = {
     nn.ReLU: torch.relu_,
-    nn.ReLU6: lambda x: F.hardtanh_(x, 0.0, 6.0),
-    nn.SiLU: lambda x: F.silu(x, inplace=True),
-    nn.Hardswish: lambda x: F.hardswish(x, inplace=True),
+    nn.ReLU6: partial(F.hardtanh_, min_val=0.0, max_val=6.0),
+    nn.SiLU: partial(F.silu, inplace=True),
+    nn.Hardswish: partial(F.hardswish, inplace=True),
     nn.Sigmoid: torch.sigmoid_,
     nn.Tanh: torch.tanh_,
 }

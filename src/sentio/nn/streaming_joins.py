@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from sentio.nn.streaming import Delay, Flow, Form, Item, Moment, Plan, Planned, streams
+from sentio.nn.streaming import Delay, Flow, Form, Item, Moment, PerFrame, Plan, Planned, streams
 
 
 class Identity(Form):
@@ -66,6 +67,11 @@ class Join(Form):
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         planned = [plan.run(branch, flow) for branch in self.branches]
+        if len(planned) > 1 and any(_overwrites(form) for form, _ in planned):
+            raise plan.refusal(
+                "a branch begins with an activation in place, so what the others get depends on which comes "
+                "first; set its inplace to False"
+            )
         outs = [out for _, out in planned]
         if len({(out.axis, out.stride) for out in outs}) > 1:
             raise plan.refusal(
@@ -104,6 +110,15 @@ class Join(Form):
         return self.combine(outputs)
 
 
+def _overwrites(form: Form) -> bool:
+    """Whether what a form does first overwrites what it is given."""
+    if isinstance(form, Join):
+        return any(_overwrites(branch) for branch in form.forms)
+    if isinstance(form, Planned):
+        return bool(form.forms) and _overwrites(form.forms[0])
+    return isinstance(form, PerFrame) and form.overwrites
+
+
 class Sum(Join):
     """The sum of branches: a residual is ``Sum(Chain(...), Identity())``."""
 
@@ -122,7 +137,7 @@ class Concat(Join):
     """Branches side by side on axis ``dim``, the channels by default."""
 
     def __init__(self, *branches: Item, dim: int = 1) -> None:
-        super().__init__(lambda outputs: torch.cat(outputs, dim), *branches)
+        super().__init__(partial(torch.cat, dim=dim), *branches)
         self.dim = dim
 
     def plan(self, flow: Flow, plan: Plan) -> Flow:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from sentio.core.errors import InputError
@@ -58,6 +59,13 @@ class OverWindow(OverClip):
     Exact for what mixes a whole clip, such as attention over a map; what the window before had in common
     with this one is computed again.
     """
+
+    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
+        self.module = module
+
+    def over(self, window: Tensor) -> Tensor:
+        # Of its own: the module may begin with an activation in place, and the window is kept.
+        return self.module(window.clone(memory_format=torch.contiguous_format))
 
 
 class WindowPool(OverClip):

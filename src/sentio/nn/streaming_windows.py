@@ -137,6 +137,8 @@ class Conv(Sliding):
     def plan(self, flow: Flow, plan: Plan) -> Flow:
         dim = dimension(flow, plan, self.dims)
         m = self.module
+        if m._forward_hooks:
+            raise plan.refusal("it has a forward hook, which a stream would not call; remove the hook")
         if m.padding_mode != "zeros" and any(any(_padding(m, d)) for d in range(self.dims)):
             raise plan.refusal(
                 f"padding_mode {m.padding_mode!r} needs units that have not come yet; train with 'zeros'"

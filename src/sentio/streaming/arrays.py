@@ -13,7 +13,12 @@ from sentio.core.arrays import Rows
 
 
 class TorchArrays:
-    """Tensors, on any device."""
+    """Tensors, on any device; those it makes can be written to outside of inference mode too."""
+
+    kind = "tensor"
+
+    def knows(self, array: Any) -> bool:
+        return isinstance(array, Tensor)
 
     def take(self, array: Tensor, rows: Rows) -> Tensor:
         return array.index_select(0, torch.from_numpy(rows).to(array.device))
@@ -25,10 +30,12 @@ class TorchArrays:
         return array.narrow(axis, start, length)
 
     def concatenate(self, arrays: Sequence[Tensor], axis: int) -> Tensor:
-        return torch.cat(tuple(arrays), axis)
+        with torch.inference_mode(False), torch.no_grad():
+            return torch.cat(tuple(arrays), axis)
 
     def copy(self, array: Tensor) -> Tensor:
-        return array.clone()
+        with torch.inference_mode(False), torch.no_grad():
+            return array.clone()
 
     def zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_zeros(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from sentio.nn.streaming_pooling import OverWindow
 from sentio.streaming.arrays import TorchArrays
 from sentio.streaming.exits_in_time import ExitStream, exit_stream, first_chunk, fitting_hop, refuse_training
 from sentio.streaming.recorded import Records
-from sentio.streaming.state import as_chunk, check_eval, is_warm, steps_taken
+from sentio.streaming.state import as_chunk, batch_norms, check_eval, is_warm, refuse_unfit, steps_taken
 
 
 class Stepped(NamedTuple):
@@ -83,13 +83,12 @@ def stream(
         ConfigError: a layer cannot run on a stream exactly, which is named with the reason; or an option
             does not fit the network.
     """
+    _check_options(net, window, hop, over_window, catch_up)
     shape = _shape(net, example)
     if shape is not None and not 1 <= axis <= len(shape):
         raise ConfigError(
             f"Axis {axis} cannot be time in an input of shape (batch, {', '.join(map(str, shape))})"
         )
-    if window is not None and window < 1:
-        raise ConfigError(f"A window has at least 1 unit, got {window}")
     if squeeze not in (None, "frame", "window"):
         raise ConfigError(f"squeeze is 'frame' or 'window', or None to refuse it, got {squeeze!r}")
     names = [name for name, _ in net.named_modules() if name]
@@ -117,6 +116,22 @@ def stream(
     warm_up = out.delay // (1 if out.axis is None else plan.units(out))
     layout = Layout(form, plan, out, hop, warm_up, axis, ndim, shape)
     return FrozenStream(net, layout) if frozen else Stream(net, layout)
+
+
+def _check_options(net: Any, window: Any, hop: Any, over_window: Any, catch_up: Any) -> None:
+    """What `stream` is given, as far as it does not depend on the network's layers."""
+    if not isinstance(net, nn.Module):
+        raise ConfigError(
+            f"A stream is made of a network, got {type(net).__name__}; sentio.create_network(name) and "
+            "sentio.load(name).net are some"
+        )
+    for what, units in (("A window", window), ("A step", hop)):
+        if units is not None and (isinstance(units, bool) or not isinstance(units, int) or units < 1):
+            raise ConfigError(f"{what} has a whole number of units, at least 1, got {units!r}")
+    if isinstance(over_window, str):
+        raise ConfigError(f"over_window lists names of modules, got {over_window!r}; give [{over_window!r}]")
+    if catch_up not in get_args(CatchUp):
+        raise ConfigError(f"catch_up is 'exact' or 'hold', got {catch_up!r}")
 
 
 def _shape(net: nn.Module, example: Tensor | None) -> tuple[int, ...] | None:
@@ -158,6 +173,7 @@ class Stream(nn.Module):
         super().__init__()
         self.net = net
         self.layout = layout
+        self.norms = batch_norms(net)
         self.eval()
 
     @property
@@ -213,15 +229,19 @@ class Stream(nn.Module):
 
         Raises:
             ConfigError: it or its network is in training mode.
-            InputError: not ``hop`` units, or a state of other streams.
+            InputError: not ``hop`` units, not of the network's type and size, or a state of other streams.
         """
         check_eval(self, self.net)
         layout = self.layout
-        x = as_chunk(x, layout.hop, layout.axis, layout.ndim)
+        x = as_chunk(x, layout.hop, layout.axis, layout.ndim, layout.shape)
         steps = x.new_zeros(len(x), dtype=torch.int64) if state is None else steps_taken(state, x)
         moment = Moment(state, steps, is_warm(steps, layout.plan.settled))
-        with torch.no_grad():
-            output = self._run(x, moment)
+        try:
+            with torch.no_grad():
+                output = self._run(x, moment)
+        except RuntimeError:
+            refuse_unfit(x, self.net, layout.shape, layout.axis, layout.hop)
+            raise
         moment.new[STEPS] = steps + 1
         return Stepped(output, steps >= self.warm_up, moment.new)
 
@@ -239,13 +259,18 @@ class Stream(nn.Module):
 
         Raises:
             ConfigError: the size is not known, or it is in training mode.
+            InputError: no stream at all, or ``like`` is not of the network's size and type.
         """
         check_eval(self, self.net)
         layout = self.layout
         x = first_chunk(self.net, batch, like, layout.shape, layout.axis, layout.hop)
         moment = Moment(None, x.new_zeros(len(x), dtype=torch.int64), False)
-        with torch.no_grad():
-            layout.form.step(x, moment)
+        try:
+            with torch.no_grad():
+                layout.form.step(x, moment)
+        except RuntimeError:
+            refuse_unfit(x, self.net, layout.shape, layout.axis, layout.hop)
+            raise
         return {**moment.start, STEPS: moment.steps}
 
     def begin(self, x: Tensor) -> dict[str, Tensor]:
@@ -264,18 +289,24 @@ class Stream(nn.Module):
         """
         check_eval(self, self.net)
         layout = self.layout
-        if x.ndim == layout.ndim - 1:
+        if isinstance(x, Tensor) and x.ndim == layout.ndim - 1:
             x = x.unsqueeze(layout.axis)
+        if not isinstance(x, Tensor):
+            raise InputError(f"A stream begins with a tensor, got {type(x).__name__}")
         sizes = list(x.shape)
-        if len(sizes) != layout.ndim or not sizes[layout.axis]:
+        if len(sizes) != layout.ndim or not sizes[layout.axis] or not len(x):
             raise InputError(f"A stream of {layout.ndim} axes cannot begin with shape {tuple(x.shape)}")
         sizes[layout.axis] = layout.hop
         # Of its own, since an activation in place may come first.
         chunk = x.narrow(layout.axis, 0, 1).expand(sizes).clone(memory_format=torch.contiguous_format)
         steps = torch.full((len(x),), max(self.warm_up, layout.plan.settled), device=x.device)
         moment = Moment(None, steps, True, repeats=True)
-        with torch.no_grad():
-            layout.form.step(chunk, moment)
+        try:
+            with torch.no_grad():
+                layout.form.step(chunk, moment)
+        except RuntimeError:
+            refuse_unfit(chunk, self.net, layout.shape, layout.axis, layout.hop)
+            raise
         return {**moment.start, STEPS: steps}
 
     def clip(self, x: Tensor) -> Tensor:
@@ -290,9 +321,21 @@ class Stream(nn.Module):
         Returns:
             ``(batch, ..., time, ...)``, or behind a pooling over time ``(batch, answer, ...)``, an answer
             every ``hop`` units.
+
+        Raises:
+            InputError: not of the network's type and size, or too short for one answer.
         """
-        output = self.layout.form.clip(x)
-        if self.layout.out.axis is None:
+        layout = self.layout
+        try:
+            output = layout.form.clip(x)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            refuse_unfit(x, self.net, layout.shape, layout.axis, None)
+            if x.shape[layout.axis] < self.receptive_field:
+                raise InputError(
+                    f"A clip of {x.shape[layout.axis]} units is too short for an answer of this stream"
+                ) from None
+            raise
+        if layout.out.axis is None:
             output = output.unflatten(0, (len(x), -1))
         return output
 

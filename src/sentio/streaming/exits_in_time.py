@@ -32,7 +32,7 @@ from sentio.nn.streaming_frozen import freeze, repack, runs_alike
 from sentio.nn.streaming_joins import Chain
 from sentio.streaming.arrays import TorchArrays
 from sentio.streaming.recorded import Records
-from sentio.streaming.state import as_chunk, check_eval, is_warm, steps_taken
+from sentio.streaming.state import as_chunk, batch_norms, check_eval, is_warm, refuse_unfit, steps_taken
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class ExitStream(nn.Module):
         self.net, self.parts, self.hop, self.catch_up = net, parts, hop, catch_up
         self.axis, self.ndim, self.shape = axis, ndim, shape
         self.exit_names: tuple[str, ...] = tuple(part.name for part in parts)
+        self.norms = batch_norms(net)
         self._macs: dict[tuple[str, tuple[int, ...]], int] = {}
         self.eval()
 
@@ -127,7 +128,7 @@ class ExitStream(nn.Module):
             InputError: not ``hop`` units, or a state of other streams.
         """
         check_eval(self, self.net)
-        x = as_chunk(x, self.hop, self.axis, self.ndim)
+        x = as_chunk(x, self.hop, self.axis, self.ndim, self.shape)
         state = self.start(like=x) if state is None else state
         steps_taken(state, x)
         self._check(state)
@@ -135,8 +136,14 @@ class ExitStream(nn.Module):
             state = {
                 name: kept.to(x.dtype) if _other(kept, x.dtype) else kept for name, kept in state.items()
             }
-        with torch.no_grad():
-            return step_with_exits(self, x, state, policy, task=task, costs=costs, temperatures=temperatures)
+        try:
+            with torch.no_grad():
+                return step_with_exits(
+                    self, x, state, policy, task=task, costs=costs, temperatures=temperatures
+                )
+        except RuntimeError:
+            refuse_unfit(x, self.net, self.shape, self.axis, self.hop)
+            raise
 
     forward = step
 
@@ -163,19 +170,26 @@ class ExitStream(nn.Module):
         """The state of streams that have not begun; arguments and errors as for `Stream.start`."""
         check_eval(self, self.net)
         x = first_chunk(self.net, batch, like, self.shape, self.axis, self.hop)
+        try:
+            with torch.no_grad():
+                return self._started(x)
+        except RuntimeError:
+            refuse_unfit(x, self.net, self.shape, self.axis, self.hop)
+            raise
+
+    def _started(self, x: Tensor) -> dict[str, Tensor]:
         steps = x.new_zeros(len(x), dtype=torch.int64)
         moment = Moment(None, steps, False)
         state: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for index, part in enumerate(self.parts):
-                if index:
-                    size = list(x.shape)
-                    size[part.axis] *= part.queue + 1
-                    state[own_key(part.name, QUEUE)] = x.new_zeros(size)
-                    state[own_key(part.name, STEPS)] = steps
-                x = part.form.step(x, moment)
-                if part.branch is not None:
-                    part.branch.step(x, moment)
+        for index, part in enumerate(self.parts):
+            if index:
+                size = list(x.shape)
+                size[part.axis] *= part.queue + 1
+                state[own_key(part.name, QUEUE)] = x.new_zeros(size)
+                state[own_key(part.name, STEPS)] = steps
+            x = part.form.step(x, moment)
+            if part.branch is not None:
+                part.branch.step(x, moment)
         return {STEPS: steps, **state, **moment.start}
 
     def graphs(self) -> tuple[StreamFacts, dict[str, bytes]]:
@@ -355,10 +369,13 @@ def first_chunk(
 
     Raises:
         ConfigError: the size is not known.
+        InputError: no stream at all, or ``like`` has no axis of time.
     """
     if like is None and shape is None:
         raise ConfigError("The size of the stream's input is not known here; pass like=, one of its inputs")
     sizes = list(like.shape) if like is not None else [batch, *(shape or ())]
+    if len(sizes) <= axis or sizes[0] < 1:
+        raise InputError(f"A state is of at least one stream with time on axis {axis}, not of {tuple(sizes)}")
     if like is None:
         like = next(net.parameters(), torch.empty(0))
     sizes[axis] = hop

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.manifest import StateFacts, StepFacts, StreamFacts
 from sentio.core.onnx_exporter import check_exporter, plain_name, reason, to_program
 from sentio.core.stepping import STEPS
@@ -37,7 +37,12 @@ def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None)
     Raises:
         MissingExtraError: the exporter is not installed.
         ConfigError: a layer cannot be exported, or the input's size is not known.
+        InputError: the file cannot be written.
     """
+    if not isinstance(stream, Stream | ExitStream):
+        raise ConfigError(
+            f"export_step() takes a stream, as sentio.stream makes it, got {type(stream).__name__}"
+        )
     if not isinstance(stream, Stream):
         raise ConfigError(
             "A stream with exits decides as it goes, so it is no single graph; export the stream of "
@@ -62,7 +67,10 @@ def export_step(stream: Stream, path: str | Path, *, like: Tensor | None = None)
         "begins_with": {name: _begins_with(tensor) for name, tensor in state.items()},
     }
     program.model.metadata_props["sentio.stream"] = json.dumps(facts)
-    program.save(str(path), external_data=False)
+    try:
+        program.save(str(path), external_data=False)
+    except OSError as error:
+        raise InputError(f"The step cannot be written to {str(path)!r}: {error.strerror or error}") from error
     return Path(path)
 
 

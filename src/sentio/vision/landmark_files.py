@@ -57,16 +57,20 @@ def checked(points: NDArray[np.floating], what: str) -> Landmarks:
     """
     if points.ndim != 3 or points.shape[1:] != (LANDMARKS, 2) or points.dtype.kind not in "fiu":
         raise InputError(f"{what} holds {points.dtype} of shape {points.shape}, not (time, {LANDMARKS}, 2)")
+    with np.errstate(over="ignore"):  # what is no float32 is not finite, so no face
+        points = points.astype(np.float32)
     seen = np.isfinite(points).all(axis=(1, 2))
     if not seen.any():
         raise InputError(f"{what} shows no face in any of its {len(points)} frames; leave it out")
     lost = int((~seen).sum())
     notes = (f"{what} shows no face in {lost} of {len(points)} frames, which were left out",) if lost else ()
-    return Landmarks(points[seen].astype(np.float32), notes)
+    return Landmarks(points[seen], notes)
 
 
 def _from_arrays(file: Path) -> NDArray[np.floating]:
+    import tokenize
     import zipfile
+    import zlib
 
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -80,7 +84,14 @@ def _from_arrays(file: Path) -> NDArray[np.floating]:
                 )
             found: NDArray[np.floating] = arrays[name]
             return found
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        EOFError,
+        NotImplementedError,  # of a compression or a version that zipfile does not know
+        zipfile.BadZipFile,
+        zlib.error,
+        tokenize.TokenError,  # numpy reads the header of an array as Python
+    ) as error:
         raise InputError(f"{file} is no file of landmarks: {error}") from error
 
 

@@ -96,7 +96,7 @@ class _Lines:
     def count(self) -> int | None:
         """A line with one whole number from 0 up; None for any other line, or none."""
         line = self.take()
-        return int(line) if line is not None and line.isdecimal() else None
+        return int(line) if line is not None and line.isdecimal() and len(line) < 19 else None
 
 
 def _frame(reader: _Lines, path: str) -> tuple[dict[str, NDArray[np.float32]], int] | None:
