@@ -223,6 +223,19 @@ def test_padding_with_the_clip_itself_is_refused_however_it_is_said(padding):
         sentio.stream(module)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", [nn.ReflectionPad2d, nn.CircularPad2d, nn.ReplicationPad2d])
+def test_padding_with_what_is_there_streams_over_other_axes_than_time(on_stream, kind, frozen):
+    net = nn.Sequential(nn.Conv2d(2, 2, (2, 1)), kind((1, 2, 0, 0)), nn.Conv2d(2, 3, 3)).double()
+    x = clip_for(2, 12, 2)
+    hold_to(on_stream(sentio.stream(net, example=x, frozen=frozen), x), net(x))
+    with pytest.raises(ConfigError, match=rf"\({kind.__name__}\) .* units that have not come yet"):
+        sentio.stream(nn.Sequential(nn.ReLU(), kind((1, 1, 1, 0))), example=x)
+    over_bands = nn.Conv2d(2, 2, (2, 3), padding=(0, 1), padding_mode="reflect")
+    with pytest.raises(ConfigError, match="'reflect' is known as a layer of its own alone"):
+        sentio.stream(over_bands, example=x)
+
+
 @pytest.mark.parametrize("window", range(5, 12))
 def test_a_window_has_as_many_units_behind_a_pool_as_pytorch_gives(on_stream, window):
     """With ceil_mode no window begins behind the last unit."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sentio.nn.streaming import Flow, Form, Moment, Plan, refuses, streams
+from sentio.nn.streaming import Flow, Form, Moment, PerFrame, Plan, refuses, streams
 from sentio.nn.streaming_buffers import Order
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -140,9 +140,12 @@ class Conv(Sliding):
         if m._forward_hooks:
             raise plan.refusal("it has a forward hook, which a stream would not call; remove the hook")
         if m.padding_mode != "zeros" and any(any(_padding(m, d)) for d in range(self.dims)):
-            raise plan.refusal(
-                f"padding_mode {m.padding_mode!r} needs units that have not come yet; train with 'zeros'"
+            reason = (
+                "needs units that have not come yet; train with 'zeros'"
+                if any(_padding(m, dim))
+                else "is known as a layer of its own alone; put one before it, such as nn.ReflectionPad"
             )
+            raise plan.refusal(f"padding_mode {m.padding_mode!r} {reason}")
         # What stands in units that are never given becomes something else here, so they are given.
         given = flow.delay >= 0
         if given and m.kernel_size[dim] == 1 and m.stride[dim] == 1 and not _padding(m, dim)[0]:
@@ -305,18 +308,24 @@ streams(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)(
     lambda module: Pad(module.padding, float(module.value))
 )
 
-refuses(
-    "it fills its padding from units that have not come yet; use zeros",
-    nn.ReflectionPad1d,
-    nn.ReflectionPad2d,
-    nn.ReflectionPad3d,
-    nn.CircularPad1d,
-    nn.CircularPad2d,
-    nn.CircularPad3d,
-    nn.ReplicationPad1d,
-    nn.ReplicationPad2d,
-    nn.ReplicationPad3d,
-)
+
+def _filled(module: Any, dims: int) -> Form:
+    """Padding out of what is there: unit by unit, where nothing is put before or behind in time."""
+
+    def check(flow: Flow) -> str | None:
+        place = 2 * (dims + 1 - (flow.axis or 0))
+        in_time = any(module.padding[place : place + 2])
+        return "it fills its padding from units that have not come yet; use zeros" if in_time else None
+
+    return PerFrame(module, check=check, ndim=dims + 2)
+
+
+for _dims, *_kinds in (
+    (1, nn.ReflectionPad1d, nn.CircularPad1d, nn.ReplicationPad1d),
+    (2, nn.ReflectionPad2d, nn.CircularPad2d, nn.ReplicationPad2d),
+    (3, nn.ReflectionPad3d, nn.CircularPad3d, nn.ReplicationPad3d),
+):
+    streams(*_kinds)(lambda module, dims=_dims: _filled(module, dims))
 refuses(
     "it gives more units than it takes, and a step gives one",
     nn.ConvTranspose1d,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -236,12 +236,7 @@ class Stream(nn.Module):
         x = as_chunk(x, layout.hop, layout.axis, layout.ndim, layout.shape)
         steps = x.new_zeros(len(x), dtype=torch.int64) if state is None else steps_taken(state, x)
         moment = Moment(state, steps, is_warm(steps, layout.plan.settled))
-        try:
-            with torch.no_grad():
-                output = self._run(x, moment)
-        except RuntimeError:
-            refuse_unfit(x, self.net, layout.shape, layout.axis, layout.hop)
-            raise
+        output = self._stepped(x, moment, self._run)
         moment.new[STEPS] = steps + 1
         return Stepped(output, steps >= self.warm_up, moment.new)
 
@@ -249,6 +244,14 @@ class Stream(nn.Module):
 
     def _run(self, x: Tensor, moment: Moment) -> Tensor:
         return self.layout.form.step(x, moment)
+
+    def _stepped(self, x: Tensor, moment: Moment, run: Callable[[Tensor, Moment], Tensor]) -> Tensor:
+        try:
+            with torch.no_grad():
+                return run(x, moment)
+        except RuntimeError:
+            refuse_unfit(x, self.net, self.layout.shape, self.layout.axis, self.layout.hop)
+            raise
 
     def start(self, batch: int = 1, *, like: Tensor | None = None) -> dict[str, Tensor]:
         """The state of streams that have not begun: what ``state=None`` stands for.
@@ -265,12 +268,7 @@ class Stream(nn.Module):
         layout = self.layout
         x = first_chunk(self.net, batch, like, layout.shape, layout.axis, layout.hop)
         moment = Moment(None, x.new_zeros(len(x), dtype=torch.int64), False)
-        try:
-            with torch.no_grad():
-                layout.form.step(x, moment)
-        except RuntimeError:
-            refuse_unfit(x, self.net, layout.shape, layout.axis, layout.hop)
-            raise
+        self._stepped(x, moment, layout.form.step)
         return {**moment.start, STEPS: moment.steps}
 
     def begin(self, x: Tensor) -> dict[str, Tensor]:
@@ -301,12 +299,7 @@ class Stream(nn.Module):
         chunk = x.narrow(layout.axis, 0, 1).expand(sizes).clone(memory_format=torch.contiguous_format)
         steps = torch.full((len(x),), max(self.warm_up, layout.plan.settled), device=x.device)
         moment = Moment(None, steps, True, repeats=True)
-        try:
-            with torch.no_grad():
-                layout.form.step(chunk, moment)
-        except RuntimeError:
-            refuse_unfit(chunk, self.net, layout.shape, layout.axis, layout.hop)
-            raise
+        self._stepped(chunk, moment, layout.form.step)
         return {**moment.start, STEPS: steps}
 
     def clip(self, x: Tensor) -> Tensor:
