@@ -47,6 +47,7 @@ from streaming_results import (
     many_table,
     reach_table,
     table,
+    verdicts,
     wide_table,
 )
 from timing import Ratio, Run, compare, machine, plain_text
@@ -111,6 +112,8 @@ def main() -> None:
     if not options.no_onnx:
         print("\nstep and window as ONNX graphs")
         print(plain_text(exported_table(results)))
+    print()
+    print("\n".join(verdicts(results)))
     print("\nfour 3x3 convolutions of 32 channels on 64 bands, dilated in time")
     print(plain_text(reach_table(reaches)))
     if options.json:

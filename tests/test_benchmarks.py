@@ -83,6 +83,8 @@ def test_streaming_compares_with_the_window_and_with_its_peer(tmp_path):
     assert [row["receptive_field"] for row in reached] == [9, 17, 33, 65, 129, 257]
     assert len({row["macs"] for row in reached}) == 1
     features, tiny = figures["results"]
+    for way in ("one stream", "in ONNX Runtime", "in a batch"):
+        assert f"share of at least 0.5, {way}: " in done.stdout
     assert features["step_macs"] < 0.3 * features["window_macs"]
     assert tiny["step_macs"] < 0.3 * tiny["window_macs"] and tiny["peer_ms"] is None
     # Two hops, four: with eight, a window is less work than a step, and there is nothing to save.
