@@ -164,6 +164,11 @@ def _(place):
     return place.predict(np.zeros(2400))
 
 
+@case("Two channels that cancel each other")
+def _(place):
+    return place.predict(np.stack([place.tone, -place.tone], axis=1))
+
+
 @case("A clipped recording")
 def _(place):
     return place.predict(np.sign(place.tone))
