@@ -123,7 +123,7 @@ def _check_options(net: Any, window: Any, hop: Any, over_window: Any, catch_up: 
     if not isinstance(net, nn.Module):
         raise ConfigError(
             f"A stream is made of a network, got {type(net).__name__}; sentio.create_network(name) and "
-            "sentio.load(name).net are some"
+            "sentio.load(name).network are some"
         )
     for what, units in (("A window", window), ("A step", hop)):
         if units is not None and (isinstance(units, bool) or not isinstance(units, int) or units < 1):
