@@ -229,6 +229,14 @@ def test_digital_silence_is_noted(tmp_path: Path) -> None:
     assert io.read(path, rate=16000).notes == (f"{path} is digital silence: every sample is 0",)
 
 
+def test_a_constant_is_noted(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.wav", np.full((2, 4000), 0.5, np.float32), 8000)
+    note = f"{path} is constant: every sample is 0.5, as of a microphone that hangs"
+    assert io.read(path).notes == (note,)
+    path = save(tmp_path / "b.wav", np.full((1, 1), 0.5, np.float32), 8000)
+    assert not io.read(path).notes
+
+
 def test_channels_that_cancel_each_other_are_noted(tmp_path: Path) -> None:
     one = tone(1.0, 8000)
     path = save(tmp_path / "a.wav", np.concatenate([one, -one]), 8000)

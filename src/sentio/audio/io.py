@@ -260,9 +260,13 @@ class _Tally:
         self.frames = self.samples = self.clipped = self.bad = 0
         self.first_bad = 0
         self.peak = 0.0
+        self.low, self.high = math.inf, -math.inf
 
     def add(self, piece: Samples) -> None:
-        peak = _peak(piece)
+        if not piece.size:
+            return
+        low, high = float(piece.min()), float(piece.max())
+        peak = max(high, -low)
         if not math.isfinite(peak):
             finite = np.isfinite(piece)
             if not self.bad:
@@ -270,7 +274,7 @@ class _Tally:
             self.bad += int(piece.size - np.count_nonzero(finite))
         elif peak >= self.full_scale:
             self.clipped += int(np.count_nonzero(np.abs(piece) >= self.full_scale))
-        self.peak = max(self.peak, peak)
+        self.peak, self.low, self.high = max(self.peak, peak), min(self.low, low), max(self.high, high)
         self.frames += piece.shape[1]
         self.samples += piece.size
 
@@ -286,6 +290,8 @@ class _Tally:
     def notes(self, what: str) -> Iterator[str]:
         if self.peak == 0:
             yield f"{what} is digital silence: every sample is 0"
+        elif self.low == self.high and self.samples > 1:
+            yield f"{what} is constant: every sample is {self.low:.4g}, as of a microphone that hangs"
         if self.clipped > CLIPPED * self.samples:
             share = 100 * self.clipped / self.samples
             yield f"{what} is clipped: {share:.1f} % of its samples are at full scale"
