@@ -315,7 +315,6 @@ def in_a_row(run: Run, reference: Run, turns: list[int], repeats: int, processor
         reference_ms=found.reference_ms / theirs,
         ratio=found.ratio * scale,
         p95=found.p95 * scale,
-        least=found.least * scale,
     )
 
 

@@ -39,7 +39,6 @@ class Ratio:
 
     Args:
         calm: share of the pairs that were not disturbed.
-        least: ratio of the shortest laps, which a busy machine changes least.
     """
 
     ms: float
@@ -47,7 +46,6 @@ class Ratio:
     ratio: float
     p95: float
     calm: float
-    least: float
 
 
 def compare(
@@ -77,7 +75,6 @@ def compare(
         median(ratios),
         float(np.percentile(ratios, 95)),
         len(calm) / len(pairs),
-        min(mine.ms for mine, _ in pairs) / min(other.ms for _, other in pairs),
     )
 
 
