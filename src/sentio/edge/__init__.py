@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: name -> module that defines it
 _MEMBERS = {
     "BoxStream": "sentio.edge.box_stream",
+    "CompiledInPlace": "sentio.edge.compiled_step",
+    "CompiledStep": "sentio.edge.compiled_step",
     "ExportedStep": "sentio.edge.exported_step",
     "SampleStream": "sentio.core.sample_stream",
     "SingleStream": "sentio.core.stream_batch",
