@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,8 +53,7 @@ class CompiledStep:
         self._what = f"The library {str(path)!r}"
         self.name = c_name(self.path.stem) if name is None else name
         try:
-            # With its folder, or the loader would search the system for it.
-            self._library = ctypes.CDLL(str(self.path.resolve(strict=True)))
+            self._library = _opened(self.path)
         except OSError as error:
             raise ArtifactError(f"{self._what} cannot be opened: {error.strerror or error}") from error
         try:
@@ -135,7 +135,7 @@ class CompiledStep:
         Raises:
             InputError: a state of another network.
         """
-        check_state(state, self._kept, len(state[STEPS]) if STEPS in state else None)
+        check_state(state, self._kept, _rows(state))
         kept = np.ascontiguousarray(state[KEPT])
         views = {name: self._view(kept, name).copy() for name in self._named}
         return {**views, STEPS: state[STEPS].copy()}
@@ -146,9 +146,8 @@ class CompiledStep:
         Raises:
             InputError: a state of another network.
         """
-        rows = len(state[STEPS]) if isinstance(state, Mapping) and np.ndim(state.get(STEPS)) else None
         named = {name: (tuple(fact["shape"]), self._type) for name, fact in self._named.items()}
-        check_state(state, {**named, STEPS: self._kept[STEPS]}, rows)
+        check_state(state, {**named, STEPS: self._kept[STEPS]}, _rows(state))
         kept = np.empty((len(state[STEPS]), *self._kept[KEPT][0]), self._type)
         for name in self._named:
             self._view(kept, name)[...] = state[name]
@@ -190,8 +189,7 @@ class CompiledInPlace:
     """
 
     def __init__(self, compiled: CompiledStep, state: State) -> None:
-        steps = state.get(STEPS) if isinstance(state, Mapping) else None
-        self.batch = len(steps) if isinstance(steps, np.ndarray) and steps.ndim else 1
+        self.batch = _rows(state)
         check_state(state, compiled._kept, self.batch)
         self._compiled = compiled
         self._state = {name: np.array(value, order="C") for name, value in state.items()}
@@ -230,6 +228,24 @@ def c_name(text: str) -> str:
     """A name as C may have it."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII)
     return f"_{name}" if not name or name[0].isdigit() else name
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    """A library, anew where it was compiled anew.
+
+    The loader gives what it has opened by a name before, whatever lies there now, so each time it gets
+    another name.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / path.name
+        link.symlink_to(path.resolve(strict=True))
+        return ctypes.CDLL(str(link))
+
+
+def _rows(state: Any) -> int:
+    """Of how many streams a state is, if it is one."""
+    steps = state.get(STEPS) if isinstance(state, Mapping) else None
+    return len(steps) if isinstance(steps, np.ndarray) and steps.ndim else 1
 
 
 def _aligned(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:

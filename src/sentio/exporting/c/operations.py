@@ -30,8 +30,42 @@ class Operations(Lowering):
         return self.each(f"({{0}} < 0 ? (R){scale!r} * (exp_({{0}}) - 1) : {{0}})", *inputs)
 
     def _hardsigmoid(self, inputs: list[Value], facts: dict[str, Any]) -> Value:
-        slope, middle = float(facts.get("alpha", 0.2)), float(facts.get("beta", 0.5))
-        return self.each(f"clip_({{0}} * (R){slope!r} + (R){middle!r}, 0, 1)", *inputs)
+        slope, shift = float(facts.get("alpha", 0.2)), float(facts.get("beta", 0.5))
+        if np.float32(slope) == np.float32(1 / 6):  # a graph holds it in single precision
+            slope = 1 / 6
+        return self.each(f"clip_({{0}} * (R){slope!r} + (R){shift!r}, 0, 1)", *inputs)
+
+    def _selu(self, inputs: list[Value], facts: dict[str, Any]) -> Value:
+        # Those of the paper, which a graph holds in single precision.
+        exact = {np.float32(value): value for value in (1.6732632423543772, 1.0507009873554805)}
+        alpha, scale = (
+            exact.get(np.float32(facts.get(key, value)), facts.get(key, value))
+            for key, value in (("alpha", 1.6732632), ("gamma", 1.050701))
+        )
+        return self.each(f"((R){scale!r} * ({{0}} < 0 ? (R){alpha!r} * (exp_({{0}}) - 1) : {{0}}))", *inputs)
+
+    def _celu(self, inputs: list[Value], facts: dict[str, Any]) -> Value:
+        scale = float(facts.get("alpha", 1.0))
+        return self.each(f"({{0}} < 0 ? (R){scale!r} * (exp_({{0}} / (R){scale!r}) - 1) : {{0}})", *inputs)
+
+    def _pad(self, inputs: list[Value], facts: dict[str, Any]) -> Value:
+        value, rank = inputs[0], len(inputs[0].shape)
+        if facts.get("mode", b"constant") != b"constant":
+            raise self.refused(f"{self.node.name!r} pads with what it finds at the edge (mode)")
+        pads = self.constant(inputs[1]).tolist()
+        axes = [int(axis) % rank for axis in self.constant(inputs[3])] if len(inputs) > 3 else range(rank)
+        fill = self.constant(inputs[2]) if len(inputs) > 2 else np.zeros(())
+        for axis, before, behind in zip(axes, pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True):
+            if before < 0 or behind < 0:
+                start, end = max(0, -before), value.shape[axis] - max(0, -behind)
+                value = self.part(value, axis, start, end)
+            around = []
+            for size in (max(0, before), max(0, behind)):
+                shape = [size if other == axis else length for other, length in enumerate(value.shape)]
+                around.append(self.held(np.full(shape, fill.reshape(-1)[0])))
+            if before > 0 or behind > 0:
+                value = self._concat([around[0], value, around[1]], {"axis": axis})
+        return value
 
     def _clip(self, given: list[Value | None], facts: dict[str, Any]) -> Value:
         value, *ends = given
@@ -205,9 +239,12 @@ class Operations(Lowering):
         return self._pool(inputs[0], facts, None, taps, self._windows(facts, len(taps)), -np.inf)
 
     def _pool(self, value: Value, facts: Any, weight: Any, taps: Any, windows: Any, fill: float) -> Value:
-        if facts.get("ceil_mode", 0):
-            raise self.refused(f"{self.node.name!r} has windows that reach beyond the edge (ceil_mode)")
         shape = (*value.shape[:2], *places_after(value.shape[2:], taps, *windows))
+        if facts.get("ceil_mode", 0):
+            stride, *rest = windows
+            reaching = [size + step - 1 for size, step in zip(value.shape[2:], stride, strict=True)]
+            if tuple(places_after(reaching, taps, stride, *rest)) != shape[2:]:
+                raise self.refused(f"{self.node.name!r} has windows that reach beyond the edge (ceil_mode)")
         return self.made(Depthwise, [value], shape, weight, taps, None, *windows, fill)
 
     def _windows(self, facts: dict[str, Any], rank: int) -> tuple[tuple[int, ...], ...]:
@@ -290,7 +327,12 @@ class Operations(Lowering):
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    """By name; numbers, which a graph holds in single precision, as they were written."""
+    facts = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    return {
+        name: float(str(np.float32(value))) if isinstance(value, float) else value
+        for name, value in facts.items()
+    }
 
 
 def without_idle_taps(

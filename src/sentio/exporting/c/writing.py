@@ -72,6 +72,7 @@ static inline R log_(R x) { return logf(x); }
 static inline R sqrt_(R x) { return sqrtf(x); }
 static inline R erf_(R x) { return erff(x); }
 static inline R pow_(R x, R y) { return powf(x, y); }
+static inline R softplus_(R x) { return (x > 0 ? x : 0) + log1pf(exp_(x > 0 ? -x : x)); }
 """
 
 _DOUBLE = """
@@ -82,6 +83,7 @@ static inline R log_(R x) { return log(x); }
 static inline R sqrt_(R x) { return sqrt(x); }
 static inline R erf_(R x) { return erf(x); }
 static inline R pow_(R x, R y) { return pow(x, y); }
+static inline R softplus_(R x) { return (x > 0 ? x : 0) + log1p(exp(x > 0 ? -x : x)); }
 """
 
 
@@ -227,11 +229,12 @@ class _Writer:
             f"const char {name}_facts[] = {text};",
             "",
             f"void {name}_start(int64_t *steps, R *kept) {{",
-            "  *steps = 0;",
+            "  (void)kept, *steps = 0;",
             *starts,
             "}",
             "",
             f"int {name}_step(const R *x, int64_t *steps, R *kept, R *work, R *output) {{",
+            "  (void)kept, (void)work;",
             *("  " + line for line in self.body),
             "  *steps += 1;",
             f"  return {self._pointer(plan.valid)}[0];",
