@@ -11,12 +11,14 @@ must have begun together; and as streams that began at different times, for whic
 Ours are one batch of any ages. Where a step of one stream saves less time than wanted, since it is rather
 calls than work, or the reading of weights: 16, 64 and 256 streams in one batch and as many windows in one,
 unless these take seconds; and steps of two, four and more hops, each beside one window. Then step and window
-both as one ONNX graph in ONNX Runtime, which spends less around an operation than PyTorch does. And one
-network at several dilations, whose receptive field grows and whose work does not.
+both as one ONNX graph in ONNX Runtime, which spends less around an operation than PyTorch does; and the step
+in C, called from Python, beside both windows. And one network at several dilations, whose receptive field
+grows and whose work does not.
 
     pip install continual-inference
     python benchmarks/streaming.py
     python benchmarks/streaming.py --networks cnn6 --threads 2 --json streaming.json
+    python benchmarks/streaming.py --single
 """
 
 from __future__ import annotations
@@ -30,18 +32,21 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import onnxruntime
 import torch
 from streaming_networks import ROWS, Row, dilated
 from streaming_results import (
+    Compiled,
     Exported,
     Longer,
     Many,
     Reach,
     Result,
     Wide,
+    compiled_table,
     exported_table,
     longer_table,
     many_table,
@@ -57,7 +62,8 @@ from torch import Tensor, nn
 import sentio
 from sentio.core.counting import count
 from sentio.core.onnx_exporter import to_program
-from sentio.edge import ExportedStep
+from sentio.edge import CompiledStep, ExportedStep
+from sentio.exporting.c import compile_c, write_c
 from sentio.streaming.step_graph import export_step
 
 #: streams that are measured in one batch where one alone saves too little, as long as their windows do not
@@ -85,6 +91,9 @@ def main() -> None:
     parser.add_argument(
         "--no-onnx", action="store_true", help="leave the ONNX graphs out, whose export takes minutes"
     )
+    parser.add_argument(
+        "--single", action="store_true", help="one stream and one hop only, and without the peer"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -94,11 +103,11 @@ def main() -> None:
         for row in ROWS
         if row.name in options.networks
     ]
-    reaches = reach(options.repeats, options.processor)
+    reaches = [] if options.single else reach(options.repeats, options.processor)
     facts = machine()
     print(", ".join(f"{key}: {value}" for key, value in facts.items()))
     print(plain_text(table(results)))
-    if any(result.peer_ms is None for result in results):
+    if any(result.peer_ms is None for result in results) and not options.single:
         print("no peer: continual-inference does not convert the network's blocks, or is not installed")
     if any(result.many is not None for result in results):
         print(f"\n{options.streams} streams")
@@ -112,10 +121,13 @@ def main() -> None:
     if not options.no_onnx:
         print("\nstep and window as ONNX graphs")
         print(plain_text(exported_table(results)))
+        print("\nstep in C beside the window in PyTorch and in ONNX Runtime, on one thread")
+        print(plain_text(compiled_table(results)))
     print()
     print("\n".join(verdicts(results)))
-    print("\nfour 3x3 convolutions of 32 channels on 64 bands, dilated in time")
-    print(plain_text(reach_table(reaches)))
+    if reaches:
+        print("\nfour 3x3 convolutions of 32 channels on 64 bands, dilated in time")
+        print(plain_text(reach_table(reaches)))
     if options.json:
         text = {
             "machine": facts,
@@ -141,9 +153,10 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
 
     step, clip = stepping(stream, chunks), whole(net, windows)
     sliding, beside_live = timed(step, clip), timed(stepping(live, chunks), step)
+    window_ms = sliding.reference_ms
     peer_ms = ratio = difference = peer_bytes = None
     many = None
-    if row.peer is not None and installed():
+    if row.peer is not None and installed() and not options.single:
         peers = partial(row.peer, net)  # built anew each time, since what the peer has built cannot be copied
         difference = differs(net, row)
         theirs = peers()
@@ -158,7 +171,7 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         stream.hop,
         sliding.ms,
         sliding.ms * beside_live.ratio,
-        sliding.reference_ms,
+        window_ms,
         peer_ms,
         1 / sliding.ratio,
         ratio,
@@ -168,9 +181,9 @@ def measure(row: Row, repeats: int, options: argparse.Namespace) -> Result:
         peer_bytes,
         difference,
         many,
-        wide(net, stream, chunks, windows, timed, sliding.reference_ms) if share < SHARE else [],
-        longer(net, row, stream.hop, share, windows, timed),
-        None if options.no_onnx else exported(net, stream, chunks, windows, timed),
+        [] if options.single or share >= SHARE else wide(net, stream, chunks, windows, timed, window_ms),
+        [] if options.single else longer(net, row, stream.hop, share, windows, timed),
+        *((None, None) if options.no_onnx else exported(net, stream, chunks, windows, timed)),
     )
 
 
@@ -252,21 +265,41 @@ def exported(
     chunks: list[Tensor],
     windows: list[Tensor],
     timed: Callable[..., Ratio],
-) -> Exported:
-    """Step and clip network as ONNX graphs, on as many threads as PyTorch has."""
+) -> tuple[Exported, Compiled | None]:
+    """Step and clip network as ONNX graphs, on as many threads as PyTorch has, and the step in C."""
+    inputs = [chunk.numpy() for chunk in chunks]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "window.onnx"
         to_program(net, {"x": windows[0]}, ["y"], dynamic_shapes=None).save(str(path), external_data=False)
-        whole_graph = session(path)
+        graph = session(path)
         file = export_step(stream, Path(folder) / "step.onnx")
         step = ExportedStep(file, threads=torch.get_num_threads()).in_place()
+        own = None
+        if which("cc"):
+            own = CompiledStep(compile_c(write_c(file, Path(folder) / "step.c"))).in_place()
+
+    def graph_window(turn: int) -> Any:
+        return graph.run(None, {"x": windows[turn].numpy()})
+
     for turn in range(stream.warm_up + 1):
-        step.step(chunks[turn % len(chunks)].numpy())
-    ratio = timed(
-        lambda turn: step.step(chunks[turn].numpy()),
-        lambda turn: whole_graph.run(None, {"x": windows[turn].numpy()}),
+        given = step.step(inputs[turn % len(inputs)])
+        if own is not None:
+            found = own.step(inputs[turn % len(inputs)])
+            if not (found[1] == given[1]).all():
+                raise RuntimeError("the step in C answers at another time than the graph")
+    ratio = timed(lambda turn: step.step(inputs[turn]), graph_window)
+    as_graph = Exported(ratio.ms, ratio.reference_ms, 1 / ratio.ratio)
+    if own is None:
+        return as_graph, None
+    beside_window = timed(lambda turn: own.step(inputs[turn]), whole(net, windows))
+    beside_graph = timed(lambda turn: own.step(inputs[turn]), graph_window)
+    return as_graph, Compiled(
+        beside_window.ms,
+        beside_window.reference_ms,
+        beside_graph.reference_ms,
+        1 / beside_window.ratio,
+        1 / beside_graph.ratio,
     )
-    return Exported(ratio.ms, ratio.reference_ms, 1 / ratio.ratio)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

@@ -57,6 +57,17 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """Milliseconds for a hop of the step in C, and of the clip network in PyTorch and in ONNX Runtime."""
+
+    step_ms: float
+    window_ms: float
+    graph_ms: float
+    window_over_step: float
+    graph_over_step: float
+
+
+@dataclass(frozen=True)
 class Result:
     """Milliseconds for a hop, MACs, and bytes kept for a stream, ours and theirs; None if there is no peer.
 
@@ -85,6 +96,7 @@ class Result:
     wide: list[Wide]
     longer: list[Longer]
     exported: Exported | None
+    compiled: Compiled | None
 
 
 @dataclass(frozen=True)
@@ -186,15 +198,42 @@ def exported_table(results: list[Result]) -> Table:
     return _table(headers, rows)
 
 
+def compiled_table(results: list[Result]) -> Table:
+    headers = (
+        "network",
+        "step ms",
+        "window ms",
+        "as graph ms",
+        "window / step",
+        "graph / step",
+        "same in MACs",
+        "share",
+        "of graph",
+    )
+    rows = []
+    for r in results:
+        macs, found = r.window_macs / r.step_macs, r.compiled
+        if found is None:
+            continue
+        ratios = found.window_over_step, found.graph_over_step
+        cells = (found.window_ms, found.graph_ms, *ratios, macs, *(ratio / macs for ratio in ratios))
+        rows.append((r.name, f"{found.step_ms:.3f}", *(f"{cell:.2f}" for cell in cells)))
+    return _table(headers, rows)
+
+
 def verdicts(results: list[Result]) -> list[str]:
     """On how many networks at least `AIM` of what is saved in MACs is saved in time, and which have less."""
-    ways: dict[str, list[tuple[str, float]]] = {"one stream": [], "in ONNX Runtime": [], "in a batch": []}
+    names = ("one stream", "in ONNX Runtime", "in C", "in C beside ONNX Runtime", "in a batch")
+    ways: dict[str, list[tuple[str, float]]] = {name: [] for name in names}
     for r in results:
         macs = r.window_macs / r.step_macs
         alone = r.window_over_step / macs
         ways["one stream"].append((r.name, alone))
         if r.exported is not None:
             ways["in ONNX Runtime"].append((r.name, r.exported.window_over_step / macs))
+        if r.compiled is not None:
+            ways["in C"].append((r.name, r.compiled.window_over_step / macs))
+            ways["in C beside ONNX Runtime"].append((r.name, r.compiled.graph_over_step / macs))
         # Batches are measured where one stream saves too little.
         shared = max((wide.window_over_step / macs for wide in r.wide), default=alone)
         ways["in a batch"].append((r.name, shared))

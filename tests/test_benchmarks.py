@@ -85,6 +85,8 @@ def test_streaming_compares_with_the_window_and_with_its_peer(tmp_path):
     features, tiny = figures["results"]
     for way in ("one stream", "in ONNX Runtime", "in a batch"):
         assert f"share of at least 0.5, {way}: " in done.stdout
+    for row in figures["results"] if shutil.which("cc") else []:
+        assert row["compiled"]["step_ms"] > 0
     assert features["step_macs"] < 0.3 * features["window_macs"]
     assert tiny["step_macs"] < 0.3 * tiny["window_macs"] and tiny["peer_ms"] is None
     # Two hops, four: with eight, a window is less work than a step, and there is nothing to save.
