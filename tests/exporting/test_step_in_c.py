@@ -15,6 +15,8 @@ import sentio
 from sentio import edge
 from sentio.core import registry
 from sentio.core.errors import ArtifactError, ConfigError, InputError, MissingProgramError
+from sentio.nn.streaming import Form, streams
+from sentio.nn.streaming_joins import Chain, Concat, Identity
 from sentio.streaming.step_graph import export_step
 
 torch.set_num_threads(1)
@@ -103,7 +105,47 @@ def test_a_network_answers_as_in_pytorch(name, tmp_path):
     assert differs(net, shape, tmp_path, **options) < 1e-10
 
 
+class Branched(nn.Module):
+    """Branches that pad the same input with other values, wait for each other, and are joined."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.apart = (
+            nn.Conv2d(3, 5, (1, 3), padding=(0, 1)),
+            nn.Conv2d(3, 3, 3, padding=1, groups=3),
+        )
+        self.pool, self.wide = nn.MaxPool2d(3, 1, padding=1), nn.Conv2d(3, 4, (5, 5), padding=(2, 2))
+
+    def forward(self, x):
+        return torch.cat([self.conv(x), self.pool(x), x, self.apart(x), self.wide(x)], 1)
+
+
+@streams(Branched)
+def _branched(block: Branched) -> Form:
+    return Concat(block.conv, block.pool, Identity(), block.apart, block.wide)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer without its final state."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+@streams(Recurrent)
+def _recurrent(block: Recurrent) -> Form:
+    return Chain(block.layer)
+
+
 LAYERS = {
+    "branches": (
+        nn.Sequential(nn.Conv2d(2, 3, 1), Branched(), nn.ReLU(), nn.Conv2d(18, 4, 3, padding=1)),
+        (2, 16, 9),
+    ),
     "activations": (
         nn.Sequential(
             *(nn.Conv1d(3, 4, 3), nn.PReLU(4), nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid()),
@@ -115,6 +157,13 @@ LAYERS = {
     ),
     "features": (
         nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.RMSNorm(8), nn.Linear(8, 3)),
+        (16, 6),
+    ),
+    "recurrent": (
+        nn.Sequential(
+            *(nn.Linear(6, 5), Recurrent(nn.GRU(5, 7, 2, batch_first=True)), nn.Linear(7, 5)),
+            *(Recurrent(nn.LSTM(5, 4, batch_first=True)), nn.Linear(4, 3)),
+        ),
         (16, 6),
     ),
     "pooling": (
@@ -153,11 +202,16 @@ LAYERS = {
 
 
 @needs_compiler
+@pytest.mark.parametrize("hop", [None, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_answer_as_in_pytorch(name, tmp_path):
+def test_layers_answer_as_in_pytorch(name, hop, tmp_path):
     net, shape = LAYERS[name]
     torch.manual_seed(0)
-    assert differs(net, shape, tmp_path, **({"axis": 1} if name == "features" else {})) < 1e-10
+    for module in net.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    time = {"axis": 1} if name in ("features", "recurrent") else {}
+    assert differs(net, shape, tmp_path, hop=hop, **time) < 1e-10
 
 
 @needs_compiler
