@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-#: modules that need PyTorch to be imported; ``room.*`` is all in a room but the room itself
+#: modules that need PyTorch or the exporter to be imported; ``room.*`` is all in a room but the room itself
 NEEDS_TORCH = (
     "sentio.core.calling",
     "sentio.core.counting",
@@ -51,6 +51,7 @@ NEEDS_TORCH = (
     "sentio.training.training",
     "sentio.vision.augmentation",
     "sentio.exporting.*",
+    "sentio.exporting.c.*",
     "sentio.streaming.*",
 )
 

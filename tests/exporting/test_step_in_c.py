@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -449,6 +450,27 @@ def test_what_cannot_be_compiled_or_opened_is_said(stream, tmp_path):
         edge.CompiledStep(tmp_path / "none.so")
     with pytest.raises(ArtifactError, match=r"3-d\.c' cannot be opened: "):
         edge.CompiledStep(source)
+
+
+def test_a_missing_onnx_is_named_with_its_extra():
+    code = """
+import sys
+sys.modules["onnx"] = None
+try:
+    from sentio.exporting.c import write_c
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "MissingExtraError onnx, which sentio.exporting.c needs" in run.stdout
+    assert "pip install 'sentio[export]'" in run.stdout
+
+
+def test_a_compiled_step_brings_no_runtime():
+    heavy = {"torch", "onnxruntime", "onnx"}
+    code = f"import sys; from sentio.edge import CompiledStep; print({heavy} & {{*sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
 
 
 @needs_compiler

@@ -20,8 +20,8 @@ from sentio.core.manifest import StateFacts, StepFacts
 from sentio.core.policy import ExitCosts, Policy
 from sentio.core.stepping import STEPS, Answered, Ran, State, step_with_exits
 from sentio.core.task import Task
-from sentio.edge.sessions import Session, Settings, fits, shown
-from sentio.edge.step_input import check_state, checked_units
+from sentio.edge.sessions import Session, Settings, fits
+from sentio.edge.step_input import check_state, checked_units, shown
 
 _FLOAT = np.dtype(np.float32)
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}

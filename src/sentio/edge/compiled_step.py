@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sentio.core.arrays import NumpyArrays
 from sentio.core.errors import ArtifactError, InputError
 from sentio.core.stepping import STEPS, State
-from sentio.edge.exported_step import Stepped
 from sentio.edge.step_input import check_state, checked_units
+from sentio.edge.stepped import Stepped
 
 #: what a state calls the numbers that the network keeps
 KEPT = "kept"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,6 +16,7 @@ from sentio.core.errors import ArtifactError, InputError
 from sentio.core.stepping import STEPS, State
 from sentio.edge.sessions import Settings, first_line, start_session
 from sentio.edge.step_input import check_state, checked_units
+from sentio.edge.stepped import STREAM, Stepped
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -23,22 +24,8 @@ _TYPES = {
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
 }
-#: what the file's metadata are called, and how outputs other than the next state are
-STREAM, GIVEN = "sentio.stream", ("output", "valid")
-
-
-class Stepped(NamedTuple):
-    """What a step gives.
-
-    Args:
-        output: ``(batch, ...)``; rows that are not valid hold nothing of use.
-        valid: which streams have an answer, ``(batch,)``; those that have none are warming up.
-        state: for the next step.
-    """
-
-    output: NDArray[Any]
-    valid: NDArray[np.bool_]
-    state: dict[str, NDArray[Any]]
+#: outputs other than the next state
+GIVEN = ("output", "valid")
 
 
 class ExportedStep:

@@ -13,7 +13,8 @@ from sentio.core.artifact import ArtifactFiles
 from sentio.core.errors import ArtifactError, ConfigError
 from sentio.core.manifest import EXIT, STAGE, ExitFacts, GraphFacts
 from sentio.edge.box_stream import BoxStream
-from sentio.edge.sessions import Session, Settings, fits, shown
+from sentio.edge.sessions import Session, Settings, fits
+from sentio.edge.step_input import shown
 
 
 class OnnxRow:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from sentio.core.artifact import ArtifactFiles
 from sentio.core.errors import ArtifactError, ConfigError
 from sentio.edge.graph_check import examine
+from sentio.edge.step_input import shown
 
 #: of ONNX Runtime: only what is fatal is logged; everything else reaches the caller as an error
 FATAL = 4
@@ -142,11 +143,6 @@ def fits(known: Sequence[Any], shape: Sequence[Any]) -> bool:
         len(known) == len(shape) + 1
         and all(a == b for a, b in fixed if isinstance(a, int) and isinstance(b, int))
     )
-
-
-def shown(shape: Sequence[Any]) -> str:
-    """A shape with its batch, as messages give it."""
-    return "(" + ", ".join("batch" if index == 0 else str(size) for index, size in enumerate(shape)) + ")"
 
 
 def start_session(

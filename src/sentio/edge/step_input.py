@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.errors import InputError
-from sentio.edge.sessions import shown
 
 #: of each tensor of a state its shape, without the batch, and its type
 Kept = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -75,3 +74,8 @@ def check_state(state: Any, kept: Kept, rows: int | None) -> None:
             )
         if value.dtype != dtype:
             raise InputError(f"The state does not fit: {name!r} is {value.dtype}, not {dtype}")
+
+
+def shown(shape: Sequence[Any]) -> str:
+    """A shape with its batch, as messages give it."""
+    return "(" + ", ".join("batch" if index == 0 else str(size) for index, size in enumerate(shape)) + ")"

@@ -13,7 +13,7 @@ import onnx
 
 from sentio.core.errors import ArtifactError, ConfigError, InputError, MissingProgramError
 from sentio.edge.compiled_step import c_name
-from sentio.edge.exported_step import STREAM
+from sentio.edge.stepped import STREAM
 from sentio.exporting.c.kernels import Vectors
 from sentio.exporting.c.planning import plan_program
 from sentio.exporting.c.reading import read_program
