@@ -191,3 +191,19 @@ def test_gain_adds_one_bounded_number_to_each_sample() -> None:
             gain(x, most)
     with pytest.raises(InputError):
         gain(x[0], 0.1)
+
+
+@pytest.mark.parametrize("bad", ["0.5", None, [0.1], float("nan")])
+def test_a_strength_that_is_no_number_is_refused(bad: object) -> None:
+    x = batch()
+    changes: list[Callable[[], object]] = [
+        lambda: time_mask(x, bad),
+        lambda: time_mask(x, 0.2, count=bad),
+        lambda: time_mask(x, 0.2, fill=bad if bad is not None else "none"),
+        lambda: gain(x, bad),
+        lambda: mixup(x, targets(), bad),
+        lambda: mixup(x, targets(), 0.3, probability=bad),
+    ]
+    for change in changes:
+        with pytest.raises(ConfigError, match="got"):
+            change()

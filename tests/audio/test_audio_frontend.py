@@ -331,3 +331,9 @@ def test_samples_that_do_not_lie_together_or_cannot_be_written_give_the_same(cen
     both.flags.writeable = False
     for apart in (both[:, ::2], both[:, ::-1], both.T[1000:2000].T):
         assert np.array_equal(settings(apart), settings(apart.copy()))
+
+
+def test_a_rate_that_is_no_number_is_refused_in_a_sentence() -> None:
+    for rate in ("x", None):
+        with pytest.raises(ConfigError, match="rate must be a whole number above 0"):
+            LogMel(rate=rate)

@@ -67,3 +67,13 @@ def test_bad_input_is_refused():
         warp(torch.zeros(3, 4), 0.1, 0.1)
     with pytest.raises(ConfigError, match=r"share in 0\.\.1, got 1\.5"):
         warp(torch.zeros(1, 1, 3, 4), 1.5, 0.1)
+
+
+@pytest.mark.parametrize("bad", ["0.5", None, float("nan")])
+def test_a_stretch_that_is_no_number_is_refused(bad):
+    with pytest.raises(ConfigError, match="The largest stretch"):
+        warp(torch.zeros(2, 1, 8, 8), bad, 0.1)
+
+
+def test_a_picture_without_frames_stays():
+    assert warp(torch.zeros(2, 1, 0, 8), 0.2, 0.2).shape == (2, 1, 0, 8)

@@ -311,3 +311,34 @@ def test_what_is_not_possible_is_said() -> None:
             waveform.gain(wrong, 1.0)
     with pytest.raises(InputError, match=r"has shape \(taps,\)"):
         waveform.impulse_response(x, noise(2, 3))
+
+
+@pytest.mark.parametrize("bad", ["0.5", None, [0.1], float("nan")])
+def test_a_strength_that_is_no_number_is_refused(bad):
+    x, generator = np.ones(4000, np.float32), np.random.default_rng(0)
+    changes = [
+        lambda: waveform.time_shift(x, bad),
+        lambda: waveform.time_stretch(x, bad),
+        lambda: waveform.time_stretch(x, 1.5, n_fft=bad),
+        lambda: waveform.pitch_shift(x, bad),
+        lambda: waveform.fit_length(x, bad),
+        lambda: waveform.time_mask(x, bad, generator),
+        lambda: waveform.band_mask(x, bad, 0.5),
+        lambda: waveform.band_mask(x, 0.5, bad),
+        lambda: waveform.add_noise(x, bad, generator),
+        lambda: waveform.gain(x, bad),
+        lambda: waveform.rechunk(x, bad),
+        lambda: WaveformChanges(pitch=bad),
+        lambda: WaveformChanges(speed=(bad, 1.0)),
+        lambda: WaveformChanges(noise=(bad, 1.0)),
+    ]
+    for change in changes:
+        with pytest.raises(ConfigError):
+            change()
+
+
+def test_lengths_are_whole():
+    x = np.ones(100, np.float32)
+    for change in (waveform.time_shift, waveform.fit_length, waveform.rechunk):
+        with pytest.raises(ConfigError, match=r"whole.* got 1\.5"):
+            change(x, 1.5)

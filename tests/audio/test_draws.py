@@ -141,3 +141,10 @@ def test_inputs_of_another_kind_are_refused(small):
     net.backbone.input_shapes = {"main": (64,)}
     with pytest.raises(ConfigError, match=r"takes one input \(channel, time, frequency\)"):
         with_draws(small.model(net=net), WIDE)
+
+
+@pytest.mark.parametrize("option", ["count", "masks", "seed", "time_mask", "roll"])
+@pytest.mark.parametrize("bad", ["1", None, float("nan")])
+def test_draws_take_numbers(option, bad):
+    with pytest.raises(ConfigError, match="Test-time augmentation takes"):
+        Draws(**{option: bad})

@@ -242,3 +242,17 @@ def test_an_ensemble_needs_classes():
         answer(TableRow(TABLE), np.arange(3), Ensemble(0.5), Count())
     named = answer(TableRow(TABLE), np.arange(3), Ensemble({}), Classification(["cat", "dog"]))
     np.testing.assert_array_equal(named.outputs, answer(TableRow(TABLE), np.arange(3), Ensemble({})).outputs)
+
+
+def test_what_is_no_policy_is_refused():
+    for policy in ("confidence", 0.9, Confidence):
+        with pytest.raises(ConfigError, match="A policy is an object such as"):
+            answer(TableRow(TABLE), np.arange(3), policy)
+
+
+def test_temperatures_are_of_exits_that_exist():
+    with pytest.raises(UnknownNameError, match="Unknown exit 'e9'"):
+        answer(TableRow(TABLE), np.arange(3), Fixed("final"), temperatures={"e9": 2.0})
+    for bad in ({"e1": "2"}, {"e1": None}, 2.0):
+        with pytest.raises(ConfigError, match="emperature"):
+            check_temperatures(bad)

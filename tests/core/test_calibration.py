@@ -13,7 +13,7 @@ from sentio.core.calibration import (
     negative_log_likelihood,
 )
 from sentio.core.confidence import softmax
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 
 
 def exits_of(seed, *, exits=3, samples=60, classes=4):
@@ -319,3 +319,12 @@ def test_impractical_exits_with_ties():
     assert impractical(["better", "worse"], [0.9, 0.8], [2, 2]) == ("worse",)
     assert impractical(["one", "other"], [0.8, 0.8], [2, 2]) == ()
     assert impractical(["only"], [0.1], [5]) == ()
+
+
+def test_a_temperature_needs_finite_logits_and_a_class_for_each():
+    logits, targets = np.eye(3), np.arange(3)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        fit_temperature(np.where(logits == 1, np.nan, logits), targets)
+    for wrong in (targets + 1, targets - 1, targets[:2]):
+        with pytest.raises(InputError, match="a class for each"):
+            fit_temperature(logits, wrong)

@@ -62,10 +62,10 @@ def test_options_out_of_range(artifact):
         (lambda v: v["policy"].update(depth=1), "Policy 'confidence' takes threshold; got threshold, depth"),
         (lambda v: v["task"].update(name="divination"), "Unknown task 'divination'"),
         (lambda v: v["task"]["settings"].update(colour=1), "has no option 'colour'"),
-        (lambda v: v["task"]["settings"].update(labels=5), "not iterable"),
+        (lambda v: v["task"]["settings"].update(labels=5), "different names, got 5"),
         (lambda v: v["task"]["settings"].update(labels="abc"), "a list of two or more different names"),
         (lambda v: v["task"]["settings"].update(labels=[["a"], ["b"]]), "a list of two or more different"),
-        (lambda v: v["task"]["settings"].update(none_below="x"), "not supported"),
+        (lambda v: v["task"]["settings"].update(none_below="x"), "0 and 1, got 'x'"),
         (lambda v: v["frontend"].update(name="telescope"), "Unknown frontend 'telescope'"),
         (lambda v: v["frontend"]["settings"].update(kind="x"), "multiple values"),
     ],
@@ -286,3 +286,9 @@ print(model.runtime, *model.answer(x, policy=sentio.Fixed("e2")).outputs.ravel()
     x = np.linspace(-1, 1, 192, dtype=np.float32).reshape(3, 1, 8, 8)
     expected = load(artifact, runtime="torch").answer(x, policy=Fixed("e2")).outputs
     np.testing.assert_allclose(np.array(values, dtype=float).reshape(3, 3), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", [3, None, b"model.sentio"])
+def test_what_is_no_path_is_refused(what):
+    with pytest.raises(ConfigError, match="An artifact is given as a path or a shipped model's name, got"):
+        load(what)

@@ -4,7 +4,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from sentio.core.errors import ConfigError, StageError, UnknownNameError  # noqa: E402
+from sentio.core.errors import ConfigError, InputError, StageError, UnknownNameError  # noqa: E402
 from sentio.core.multi_exit import ExitSpec, MultiExit, add_exits  # noqa: E402
 from sentio.core.policy import Budget, Confidence, ExitCosts, Fixed  # noqa: E402
 from sentio.core.staged import Staged  # noqa: E402
@@ -203,3 +203,45 @@ def test_exits_that_cannot_be_added(small, options, error, message):
 def test_an_unknown_kind_of_exit(small):
     with pytest.raises(UnknownNameError, match="Unknown exit 'small-brunch'; did you mean 'small-branch'"):
         add_exits(small.multi_exit(), "small-brunch", at=["a"], classes=3, names=["x"])
+
+
+def test_an_input_of_another_type_or_shape_is_refused_in_a_sentence():
+    net = MultiExit(staged())
+    with pytest.raises(InputError, match=r"is float32 and the network's weights are float16; convert"):
+        net.half().predict(torch.zeros(2, 4), Fixed("final"))
+    net.float()
+    with pytest.raises(InputError, match=r"cannot take input 'main' of shape \(2, 3\)|too small"):
+        net.predict(torch.zeros(2, 3), Fixed("final"))
+    for x in (np.zeros((2, 4)), None):
+        with pytest.raises(InputError, match="takes a tensor, batch first"):
+            net.predict(x, Fixed("final"))
+
+
+def test_an_error_of_the_networks_own_stays_as_it_is():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("my own")
+
+    net = Staged({"a": nn.Linear(4, 3), "b": Broken()}, input_shapes=(4,))
+    for run in (net, lambda x: MultiExit(net).predict(x, Fixed("final"))):
+        with pytest.raises(RuntimeError, match="my own"):
+            run(torch.zeros(2, 4))
+
+
+def test_exits_are_asked_for_by_name():
+    net = MultiExit(staged(), {"e": nn.Linear(6, 3)}, [spec("e", "a.0")])
+    assert list(net(torch.zeros(2, 4), exits="e")) == ["e"]
+    with pytest.raises(UnknownNameError, match="Unknown exit 'f'"):
+        net(torch.zeros(2, 4), exits=["f"])
+
+
+def test_exits_are_added_to_networks_in_stages():
+    with pytest.raises(ConfigError, match=r"got Linear; cut it with sentio\.stage\(\) first"):
+        add_exits(nn.Linear(4, 3), "pooled-linear", at=["a"], classes=3)
+
+
+def test_places_and_widths_that_are_none_are_refused():
+    with pytest.raises(UnknownNameError, match="Unknown stage 3; choose one of: a"):
+        add_exits(staged(), "pooled-linear", at=3, classes=3)
+    with pytest.raises(ConfigError, match="must be a whole number from 1 up, got True"):
+        add_exits(staged(), "pooled-linear", at=["a.0"], classes=True)

@@ -259,3 +259,10 @@ def test_exits_that_a_policy_names_are_checked(policy):
 @pytest.mark.parametrize("policy", [Fixed("final"), Confidence(0.5), Entropy({"e1": 0.5}), Patience(1)])
 def test_exits_that_exist_pass(policy):
     assert check_exits(policy, ("e1", "final")) is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), "9", None])
+def test_costs_are_numbers(bad):
+    for figures in (((1.0, bad), None), ((1.0, 2.0), (1.0, bad))):
+        with pytest.raises(ConfigError, match=r"Costs are finite numbers, got .* of exit 'final'"):
+            ExitCosts(("e1", "final"), *figures)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sentio.core import registry
-from sentio.core.errors import ConfigError, StageError, UnknownNameError
+from sentio.core.errors import ConfigError, InputError, StageError, UnknownNameError
 from sentio.core.features import Prepared, finished
 from sentio.core.multi_exit import MultiExit, add_exits
 from sentio.core.profiling import profile
@@ -264,3 +264,12 @@ def test_a_network_in_half_precision_is_profiled(small):
     found = profile(net, repeats=1, warmup=0)
     assert found.costs.macs == profile(small.multi_exit(), measure=False).costs.macs
     assert all(ms > 0 for ms in found.costs.ms)
+
+
+def test_an_input_or_a_number_of_another_kind_is_refused():
+    net = Staged({"a": nn.Linear(4, 3)}, input_shapes=(4,))
+    with pytest.raises(InputError, match="takes a tensor, batch first"):
+        profile(net, "x")
+    for option in ("repeats", "warmup", "batch", "threads"):
+        with pytest.raises(ConfigError, match=r"at least (0|1|one).*, got '3'"):
+            profile(net, **{option: "3"})

@@ -71,3 +71,22 @@ def test_a_new_classifier_keeps_everything_else():
             assert torch.equal(old, new) and old is not new
     with pytest.raises(ConfigError, match="registered"):
         reset_classifier(row(), 3)
+
+
+@pytest.mark.parametrize("name", [3, None])
+def test_a_name_that_is_no_text_is_unknown(name):
+    with pytest.raises(UnknownNameError, match=f"Unknown network {name}; choose one of"):
+        create_network(name)
+
+
+def test_an_error_that_the_input_does_not_explain_stays_as_it_is():
+    words = Staged({"a": nn.Embedding(5, 4), "b": nn.Linear(4, 3)}, input_shapes=(8,))
+    with pytest.raises(IndexError, match="out of range"):
+        words(torch.full((2, 8), 9))
+
+    class Full(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Staged({"a": Full()}, input_shapes=(4,))(torch.zeros(2, 3))

@@ -10,7 +10,7 @@ from safetensors import torch as safetensors
 from torch.nn.functional import cross_entropy
 
 from sentio.core import registry
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.multi_exit import ExitSpec, MultiExit, add_exits
 from sentio.core.profiling import profile
 from sentio.core.staged import Staged, create_network, reset_classifier
@@ -265,3 +265,17 @@ def test_an_unknown_option_is_refused_in_one_sentence(name):
     with pytest.raises(ConfigError, match=r"has no option 'colour'; it takes: .*classes") as error:
         create_network(name, colour="red")
     assert ". " not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["cnn6", "cnn10", "sp4asc", "sound-resnet"])
+def test_an_input_that_does_not_fit_is_refused_in_a_sentence(name):
+    net = create_network(name, **registry.find("network", name).small).eval()
+    channels, _, bands = net.input_shapes["main"]
+    for frames in (0, 1, 3):
+        with pytest.raises(InputError, match=r"is too small for the network, whose own is \(batch, 1, "):
+            net(torch.zeros(1, channels, frames, bands))
+    for wrong in (torch.zeros(channels, 32, bands), torch.zeros(1, channels + 1, 32, bands)):
+        with pytest.raises(InputError, match="give as many axes and channels"):
+            net(wrong)
+    with pytest.raises(InputError, match="is int64 and the network's weights are float32"):
+        net(torch.zeros(1, channels, 32, bands, dtype=torch.int64))

@@ -100,7 +100,7 @@ def test_any_number_of_frames_from_16(net, frames, left):
 
 
 def test_15_frames_are_too_few():
-    with pytest.raises(RuntimeError, match="too small"):
+    with pytest.raises(InputError, match="too small"):
         small()[0](torch.zeros(1, 1, 15, 32).double())
 
 

@@ -138,3 +138,12 @@ def test_numbers_out_of_range(value):
         Classification(["a", "b"], none_below=value)
     with pytest.raises(ConfigError, match="label_smoothing lies between 0 and 1"):
         Classification(["a", "b"], label_smoothing=value)
+
+
+def test_what_is_no_name_and_no_number_is_refused():
+    for labels in (["a", ""], 3, None):
+        with pytest.raises(ConfigError, match="two or more different names"):
+            Classification(labels)
+    for option in ("none_below", "label_smoothing"):
+        with pytest.raises(ConfigError, match=f"{option} .*, got '0.5'"):
+            Classification(["a", "b"], **{option: "0.5"})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sentio.core import registry
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.model import Model
 from sentio.core.multi_exit import add_exits
 from sentio.core.policy import Confidence, Fixed
@@ -103,3 +103,11 @@ def test_a_model_counts_at_the_exit_that_the_policy_names(answer):
     assert counts_of(early.outputs).shape == (3,)
     with pytest.raises(ConfigError):
         model.answer(x, policy=Confidence(0.9))
+
+
+@pytest.mark.parametrize("measure", [mean_absolute_error, root_mean_square_error])
+def test_counts_and_their_truth_are_equally_many(measure):
+    # Broadcast, these would be compared each with every other.
+    for counts, truth in (([1.0, 2.0], [[1.0], [2.0]]), ([], [])):
+        with pytest.raises(InputError, match="as many true ones, at least one"):
+            measure(np.array(counts), np.array(truth))

@@ -367,3 +367,16 @@ def test_a_box_gives_the_same_embeddings_names_and_pairs(tmp_path):
     pairs = [verify_pairs(each, x[:5], x[5:]) for each in (model, box)]
     assert pairs[0].exit_names() == pairs[1].exit_names()
     assert pairs[0].same.tolist() == pairs[1].same.tolist()
+
+
+@pytest.mark.parametrize("percent", range(100))
+def test_a_share_of_errors_that_is_just_met_is_met(percent):
+    right = np.ones(100, bool)
+    right[100 - percent :] = False
+    assert least_certainty(np.linspace(1, 0.01, 100), right, percent / 100) == pytest.approx(0.01)
+
+
+def test_certainties_are_numbers_one_for_each_answer():
+    for certainty in (np.array([0.5, np.nan]), np.array([0.5])):
+        with pytest.raises(InputError, match="certainty that is a number"):
+            least_certainty(certainty, np.array([True, True]), 0.1)

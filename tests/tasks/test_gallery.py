@@ -157,3 +157,10 @@ def test_leave_one_out_by_hand():
         leave_one_out_accuracy(embeddings[:2], np.array([0, 1]))
     with pytest.raises(InputError, match="an identity for each"):
         leave_one_out_accuracy(embeddings, who[:2])
+
+
+def test_identification_refuses_nan():
+    embeddings = np.eye(4)
+    embeddings[0, 0] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        leave_one_out_accuracy(embeddings, np.array([0, 0, 1, 1]))

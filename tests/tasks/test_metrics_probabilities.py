@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
 from sentio.tasks.metrics.probabilities import expected_calibration_error, log_loss, macro_accuracy
 
 
@@ -104,3 +104,18 @@ def test_a_target_that_is_no_class_is_refused(targets):
 def test_every_target_needs_an_answer():
     with pytest.raises(InputError, match=r"got shapes \(3,\) and \(2,\)"):
         macro_accuracy(np.array([0, 1, 2]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -0.5, 3.0])
+def test_what_is_no_probability_is_refused(bad):
+    probabilities = np.full((2, 3), 1 / 3)
+    probabilities[1, 2] = bad
+    for measure in (log_loss, expected_calibration_error):
+        with pytest.raises(InputError, match=r"Probabilities lie in 0\.\.1, got .*; softmax makes them"):
+            measure(probabilities, np.array([0, 1]))
+
+
+@pytest.mark.parametrize("bins", [0, 2.5, "15"])
+def test_a_calibration_error_needs_bins(bins):
+    with pytest.raises(ConfigError, match="needs at least 1 bin"):
+        expected_calibration_error(np.eye(2), np.arange(2), bins=bins)

@@ -601,3 +601,9 @@ def test_a_class_that_both_rule_out_costs_nothing_and_gradients_go_to_both(form,
         loss.backward()
         assert loss.isfinite()
         assert all(logits.grad.isfinite().all() and logits.grad.any() for logits in pair)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (5,), ()])
+def test_logits_without_samples_or_classes_are_refused(shape):
+    with pytest.raises(InputError, match=r"shape \(batch, class\).*at least one sample and one class"):
+        distillation_loss(torch.zeros(shape), torch.zeros(shape))

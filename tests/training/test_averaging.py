@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,3 +272,12 @@ def test_a_loss_that_does_not_fit_is_one_sentence(go):
         read_recipe({"name": "x", "task": task, "loss": {"label_smoothing": 0.1}})
     with pytest.raises(ConfigError, match=r"loss\.gamma: should be greater than or equal to 0"):
         read_recipe({"name": "x", "loss": {"name": "focal", "gamma": -1}})
+
+
+def test_the_mean_begins_at_the_share_of_epochs_that_is_asked_for(small, arrays):
+    """0.29 of 100 epochs are 29, although their product is 28.999..."""
+    recipe = made(epochs=100, averaging={"name": "swa", "start": 0.29})
+    average = WeightAverage(small.multi_exit(), ALL, recipe, arrays[0])
+    for epoch, count in ((28, 0), (29, 1)):
+        average.on_train_batch_end(SimpleNamespace(is_last_batch=True, current_epoch=epoch))
+        assert average.count == count

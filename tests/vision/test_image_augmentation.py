@@ -103,3 +103,16 @@ def test_impossible_strengths_are_refused(call, said):
 def test_other_shapes_are_refused():
     with pytest.raises(InputError, match=r"Images are \(batch, channel, height, width\)"):
         horizontal_flip(BATCH[0], 0.5)
+
+
+@pytest.mark.parametrize("change", [horizontal_flip, padded_crop, cutout, colour_jitter])
+@pytest.mark.parametrize("bad", ["0.5", None, float("nan")])
+def test_a_strength_that_is_no_number_is_refused(change, bad):
+    with pytest.raises(ConfigError, match="got"):
+        change(torch.zeros(2, 3, 8, 8), bad)
+
+
+def test_colours_of_whole_numbers_and_images_without_pixels():
+    with pytest.raises(InputError, match=r"hold floats, got torch\.uint8"):
+        colour_jitter(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 0.5)
+    assert cutout(torch.zeros(2, 3, 0, 0), 0.5).shape == (2, 3, 0, 0)

@@ -19,6 +19,7 @@ from sentio.audio.augmentation_mixing import FREQUENCY, TIME, check_floats, freq
 from sentio.audio.augmentation_warp import warp
 from sentio.audio.checking import cells_of
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import whole, within
 
 __all__ = [
     "freq_mixstyle",
@@ -91,8 +92,8 @@ def gain(x: Tensor, most: float, generator: Generator | None = None) -> Tensor:
         ConfigError: ``most`` is negative or not finite.
     """
     _size(x, TIME)
-    if not (math.isfinite(most) and most >= 0):
-        raise ConfigError(f"The largest change of loudness must not be negative, got {most!r}")
+    if not within(most, 0, math.inf):
+        raise ConfigError(f"The largest change of loudness must be a number of at least 0, got {most!r}")
     device = generator.device if generator is not None else "cpu"
     drawn = torch.rand(len(x), generator=generator, device=device).to(x)
     return x + ((2 * drawn - 1) * most)[:, None, None, None]
@@ -181,8 +182,8 @@ def _masked(
     exclusive: bool,
 ) -> Tensor:
     widest = cells_of(_share(max_fraction), _size(x, axis)) - exclusive
-    if count < 0:
-        raise ConfigError(f"The number of masks must be at least 0, got {count}")
+    if not whole(count) or count < 0:
+        raise ConfigError(f"The number of masks is whole and must be at least 0, got {count!r}")
     constant = _constant(x, fill)
     for _ in range(count):
         x = _filled(x, _span(x, axis, max(widest, 0), generator), constant)
@@ -208,7 +209,7 @@ def _constant(x: Tensor, fill: Fill) -> Tensor | None:
         return None
     if fill is None or fill == "mean":
         return x.mean(dim=(1, 2, 3), keepdim=True)
-    if isinstance(fill, str):
+    if not within(fill, -math.inf, math.inf):
         raise ConfigError(f"A mask is filled with 'mean', 'region' or a number, got {fill!r}")
     return torch.full_like(x[:1, :1, :1, :1], fill)
 
@@ -229,7 +230,7 @@ def _size(x: Tensor, axis: int) -> int:
 
 
 def _share(fraction: float) -> float:
-    if not 0 <= fraction <= 1:
+    if not within(fraction, 0, 1):
         raise ConfigError(f"A share of an axis must lie in 0..1, got {fraction!r}")
     return fraction
 

@@ -19,6 +19,7 @@ from sentio.audio import augmentation_waveform as waveform
 from sentio.audio.checking import cells_of
 from sentio.audio.impulse_responses import Response, measured_responses, synthetic_microphones
 from sentio.core.errors import ConfigError
+from sentio.core.numeric import within
 
 Array = NDArray[Any]
 Range = tuple[float, float]
@@ -78,16 +79,18 @@ class WaveformChanges:
                 raise ConfigError(f"{name} is {choices[0]!r} or {choices[1]!r}, got {getattr(self, name)!r}")
         for name in ("speed", "stretch"):
             low, high = getattr(self, name)
-            if not 1 / waveform.FASTEST <= low <= high <= waveform.FASTEST:
+            if not (
+                within(low, 1 / waveform.FASTEST, waveform.FASTEST) and within(high, low, waveform.FASTEST)
+            ):
                 raise ConfigError(f"{name} is a range of rates within 1/4 to 4, got {low!r} to {high!r}")
         limits = {"pitch": waveform.MOST_SEMITONES, "impulse_response": 1, "mask": 1, "band_mask": 1}
         for name in ("pitch", "impulse_response", "mask", "band_mask", "shift", "gain"):
             value, most = getattr(self, name), limits.get(name, math.inf)
-            if not (0 <= value <= most and math.isfinite(value)):
+            if not within(value, 0, most):
                 text = "be at least 0 and finite" if most == math.inf else f"lie in 0..{most:g}"
                 raise ConfigError(f"{name} must {text}, got {value!r}")
         if self.noise is not None and not (
-            self.noise[0] <= self.noise[1] and all(map(math.isfinite, self.noise))
+            within(self.noise[0], -math.inf, math.inf) and within(self.noise[1], self.noise[0], math.inf)
         ):
             raise ConfigError(f"noise is a range of dB, the smaller first, got {self.noise!r}")
 

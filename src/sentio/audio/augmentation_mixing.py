@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import within
 
 CHANNEL, TIME, FREQUENCY = 1, 2, 3
 #: added to variances, as by the authors of MixStyle
@@ -135,9 +136,9 @@ def _drawn(
     samples: int, alpha: float, generator: Generator | None, probability: float, per_sample: bool
 ) -> _Drawn | None:
     """Partners and weights; None where the batch stays as it is."""
-    if not (math.isfinite(alpha) and alpha >= 0):
+    if not within(alpha, 0, math.inf):
         raise ConfigError(f"alpha must be a number of at least 0, got {alpha!r}")
-    if not 0 <= probability <= 1:
+    if not within(probability, 0, 1):
         raise ConfigError(f"A probability must lie in 0..1, got {probability!r}")
     if alpha == 0 or not samples:
         return None

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sentio.audio.augmentation_mixing import check_floats
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import within
 
 
 def warp(x: Tensor, time: float, frequency: float, generator: Generator | None = None) -> Tensor:
@@ -32,9 +33,9 @@ def warp(x: Tensor, time: float, frequency: float, generator: Generator | None =
         raise InputError(f"Features are (batch, channel, time, frequency), got shape {tuple(x.shape)}")
     check_floats(x)
     for most in (time, frequency):
-        if not 0 <= most <= 1:
+        if not within(most, 0, 1):
             raise ConfigError(f"The largest stretch is a share in 0..1, got {most!r}")
-    if not len(x) or not (time or frequency):
+    if not x.numel() or not (time or frequency):
         return x
     rows = _mirrored(_places(x.shape[2], _factors(len(x), time, generator)))
     columns = _places(x.shape[3], _factors(len(x), frequency, generator)).clamp(-1, 1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sentio.audio.phase_vocoder import stretched
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import whole, within
 
 Array = NDArray[Any]
 
@@ -37,9 +38,11 @@ def time_shift(x: Array, samples: int, *, edge: Literal["roll", "discard"] = "ro
 
     Raises:
         InputError: ``x`` is no sound.
-        ConfigError: there is no such edge.
+        ConfigError: there is no such edge, or the shift is no whole number.
     """
     x = checked(x)
+    if not whole(samples):
+        raise ConfigError(f"A shift is a whole number of samples, got {samples!r}")
     if edge not in ("roll", "discard"):
         raise ConfigError(f"edge is 'roll' or 'discard', got {edge!r}")
     moved = np.roll(x, samples, axis=-1)
@@ -122,8 +125,8 @@ def fit_length(x: Array, samples: int) -> Array:
         ConfigError: the length is not above 0.
     """
     x = checked(x)
-    if samples < 1:
-        raise ConfigError(f"A length must be above 0 samples, got {samples!r}")
+    if not whole(samples) or samples < 1:
+        raise ConfigError(f"A length must be whole and above 0 samples, got {samples!r}")
     missing = samples - x.shape[-1]
     if missing <= 0:
         return x[..., :samples]
@@ -146,8 +149,8 @@ def time_mask(
         ConfigError: the width is not in 0..time, or there is no such fill.
     """
     x = checked(x).copy()
-    if not 0 <= width <= x.shape[-1]:
-        raise ConfigError(f"A mask of {width} samples does not fit in {x.shape[-1]}")
+    if not (whole(width) and 0 <= width <= x.shape[-1]):
+        raise ConfigError(f"A mask of {width!r} samples does not fit in {x.shape[-1]}")
     if fill not in ("zeros", "mean"):
         raise ConfigError(f"fill is 'zeros' or 'mean', got {fill!r}")
     start = int(generator.integers(0, x.shape[-1] - width + 1))
@@ -169,7 +172,7 @@ def band_mask(x: Array, low: float, high: float) -> Array:
         ConfigError: the edges are not in order within 0..1.
     """
     x = checked(x)
-    if not 0 <= low <= high <= 1:
+    if not (within(low, 0, 1) and within(high, low, 1)):
         raise ConfigError(f"A band needs edges in order within 0..1, got {low!r} to {high!r}")
     if low == high:
         return x.copy()
@@ -193,7 +196,7 @@ def add_noise(x: Array, snr: float, generator: np.random.Generator) -> Array:
         ConfigError: the ratio is not finite.
     """
     x = checked(x)
-    if not math.isfinite(snr):
+    if not within(snr, -math.inf, math.inf):
         raise ConfigError(f"A signal-to-noise ratio must be a finite number of dB, got {snr!r}")
     level = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) * 10 ** (-snr / 20)
     found: Array = (x + level * generator.standard_normal(x.shape)).astype(x.dtype)
@@ -208,7 +211,7 @@ def gain(x: Array, decibels: float) -> Array:
         ConfigError: the gain is not finite.
     """
     x = checked(x)
-    if not math.isfinite(decibels):
+    if not within(decibels, -math.inf, math.inf):
         raise ConfigError(f"A gain must be a finite number of dB, got {decibels!r}")
     found: Array = x * np.asarray(10 ** (decibels / 20), x.dtype)
     return found
@@ -256,6 +259,8 @@ def rechunk(x: Array, length: int, *, offset: int | None = None, wrapped: bool =
         ConfigError: the length or the offset is not possible.
     """
     x = checked(x)
+    if not whole(length) or not (offset is None or whole(offset)):
+        raise ConfigError(f"A length and an offset are whole numbers, got {length!r} and {offset!r}")
     begin = length // 2 if offset is None else offset
     if length < 1 or not 0 <= begin < max(length, 1):
         raise ConfigError(f"Pieces need a length above 0 and an offset below it, got {length} and {begin}")
@@ -283,9 +288,9 @@ def checked(x: Array, what: str = "The sound") -> Array:
 
 def _vocoded(x: Array, rate: float, semitones: float, n_fft: int) -> Array:
     _check_rate(rate)
-    if not (math.isfinite(semitones) and abs(semitones) <= MOST_SEMITONES):
+    if not within(semitones, -MOST_SEMITONES, MOST_SEMITONES):
         raise ConfigError(f"A shift of pitch is from -24 to 24 semitones, got {semitones!r}")
-    if n_fft < 16 or n_fft % 4:
+    if not whole(n_fft) or n_fft < 16 or n_fft % 4:
         raise ConfigError(f"A frame must be at least 16 samples and a multiple of 4, got {n_fft!r}")
     if rate == 1 and semitones == 0:
         return x.copy()
@@ -304,5 +309,5 @@ def _resampled(x: Array, factor: float) -> Array:
 
 
 def _check_rate(rate: float) -> None:
-    if not (math.isfinite(rate) and 1 / FASTEST <= rate <= FASTEST):
+    if not within(rate, 1 / FASTEST, FASTEST):
         raise ConfigError(f"A rate is from 1/4 to 4, got {rate!r}")

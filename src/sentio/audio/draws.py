@@ -14,6 +14,7 @@ from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint
 from sentio.core.confidence import softmax
 from sentio.core.errors import ConfigError
 from sentio.core.model import Model, RuntimeRow
+from sentio.core.numeric import whole, within
 from sentio.core.policy import ExitCosts
 
 
@@ -41,9 +42,13 @@ class Draws:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not all(map(whole, (self.count, self.masks, self.seed))):
+            raise ConfigError(
+                f"Test-time augmentation takes whole numbers of draws, masks and seed, got {self}"
+            )
         if self.count < 1 or self.masks < 0 or self.seed < 0:
             raise ConfigError(f"Test-time augmentation takes at least one draw, got {self}")
-        if not all(0 <= share <= 1 for share in (self.time_mask, self.frequency_mask, self.roll)):
+        if not all(within(share, 0, 1) for share in (self.time_mask, self.frequency_mask, self.roll)):
             raise ConfigError(f"Test-time augmentation takes shares of an axis in 0..1, got {self}")
 
     def apply(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.audio.checking import check_samples, log_mel_problem, make_plain
+from sentio.audio.checking import check_samples, is_number, log_mel_problem, make_plain
 from sentio.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
@@ -103,7 +103,7 @@ class LogMel:
         # What was left open is filled in, so that stored settings say everything.
         if self.win_length is None:
             object.__setattr__(self, "win_length", self.n_fft)
-        if self.f_max is None:
+        if self.f_max is None and is_number(self.rate):
             object.__setattr__(self, "f_max", self.rate / 2)
         problem = log_mel_problem(self)
         if problem:

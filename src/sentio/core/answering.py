@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from sentio.core.anytime import Row, Step, anytime
 from sentio.core.confidence import MAX_PROBABILITY, classifier_confidence
-from sentio.core.errors import ConfigError, InputError
+from sentio.core.errors import ConfigError, InputError, UnknownNameError
+from sentio.core.numeric import is_number
 from sentio.core.policy import Combine, ExitCosts, Memory, Policy, check_exits, combine_of
 from sentio.core.task import Task
 
@@ -63,12 +64,19 @@ def answer(
         temperatures: exit -> temperature by which its output is divided (Guo et al. 2017).
 
     Raises:
-        ConfigError: the policy needs what the task or the costs do not offer, or names no exit of this row;
-            the exits' outputs do not fit the task or each other.
+        UnknownNameError: a temperature is of no exit of this row.
+        ConfigError: the policy is none, needs what the task or the costs do not offer, or names no exit of
+            this row; the exits' outputs do not fit the task or each other.
         InputError: the batch is empty; the network gives NaN or infinite values.
     """
-    check_exits(policy, row.exit_names)
+    if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
+        raise ConfigError(f"A policy is an object such as sentio.Confidence(0.9), got {policy!r}")
+    known = row.exit_names
+    check_exits(policy, known)
     check_temperatures(temperatures or {})
+    for name in temperatures or ():
+        if name not in known:
+            raise UnknownNameError("exit", name, known)
     start = perf_counter()
     points = [point.name for point in row.exit_points]
     evaluated = tuple(name for name in points if policy.evaluates(name))
@@ -207,6 +215,8 @@ def check_temperatures(temperatures: Mapping[str, float]) -> None:
     Raises:
         ConfigError: one is not.
     """
+    if not isinstance(temperatures, Mapping):
+        raise ConfigError(f"Temperatures are a mapping from exit to number, got {temperatures!r}")
     for exit, value in temperatures.items():
-        if not 0.0 < value < np.inf:
+        if not is_number(value) or value <= 0:
             raise ConfigError(f"The temperature of exit {exit!r} must be a positive number, got {value!r}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.confidence import softmax
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 from sentio.core.threshold_search import ThresholdSearch
 
 Floats = NDArray[np.floating[Any]]
@@ -60,9 +60,17 @@ def fit_temperature(
 
     Raises:
         ConfigError: there are no samples.
+        InputError: logits are NaN or infinite, or there is not one class of theirs for each sample.
     """
     if not len(logits):
         raise ConfigError("A temperature cannot be fitted: the validation set is empty")
+    if not np.isfinite(logits).all():
+        raise InputError("A temperature cannot be fitted: the logits hold NaN or infinite values")
+    if targets.shape != logits.shape[:1] or targets.min() < 0 or targets.max() >= logits.shape[-1]:
+        raise InputError(
+            f"A temperature is fitted to logits (sample, class) and a class for each, got {logits.shape} and "
+            f"{targets.shape}; leave out samples without a class"
+        )
     wide = logits.astype(np.float64)
     samples, classes = wide.shape
     target_mean = wide[np.arange(samples), targets].mean()

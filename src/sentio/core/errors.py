@@ -25,7 +25,7 @@ class UnknownNameError(ConfigError):
     def __init__(self, kind: str, name: str, known: list[str] | tuple[str, ...]) -> None:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, known, n=1)
+        near = get_close_matches(str(name), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "choose one of: " + ", ".join(known)
         super().__init__(f"Unknown {kind} {name!r}; {hint}")
         self.kind, self.name, self.known = kind, name, tuple(known)

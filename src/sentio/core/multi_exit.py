@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,7 +18,16 @@ from sentio.core.answering import Answers, answer
 from sentio.core.anytime import FINAL, MAIN, Boundary, ExitPoint, Read, Step, anytime, read_boundary
 from sentio.core.errors import ConfigError, StageError, UnknownNameError
 from sentio.core.policy import ExitCosts, Policy
-from sentio.core.staged import Shape, Staged, as_boundary, as_value, evaluating, stage_key
+from sentio.core.staged import (
+    UNFIT,
+    Shape,
+    Staged,
+    as_boundary,
+    as_value,
+    evaluating,
+    raise_if_unfit,
+    stage_key,
+)
 from sentio.core.task import Task
 
 
@@ -126,12 +135,17 @@ class MultiExit(nn.Module):
             taps: (boundary, tensor) pairs. Nothing behind the last exit and tap is computed.
 
         Raises:
-            UnknownNameError: no such boundary.
+            UnknownNameError: no such boundary or exit.
             StageError: a boundary has no such tensor.
         """
         for name, _ in taps:
             if name not in self.stage_names:
                 raise UnknownNameError("boundary", name, self.stage_names)
+        exits = (exits,) if isinstance(exits, str) else exits
+        known = self.exit_names
+        for name in exits or ():
+            if name not in known:
+                raise UnknownNameError("exit", name, known)
         points = [point for point in self.exit_points if exits is None or point.name in exits]
         wanted = {read for point in points for read in point.reads} | set(taps)
         kept: dict[Read, Tensor] = {}
@@ -173,9 +187,17 @@ class MultiExit(nn.Module):
 
         Returns:
             outputs ``(batch, ...)`` as numpy, the exit of each sample, confidence and milliseconds.
+
+        Raises:
+            ConfigError, InputError: as for `sentio.core.answering.answer`, or the network cannot take an
+                input of this shape or type.
         """
-        with evaluating(self) if self.training else nullcontext(), torch.inference_mode():
-            return answer(self, x, policy, task, costs=costs, temperatures=temperatures)
+        try:
+            with evaluating(self) if self.training else nullcontext(), torch.inference_mode():
+                return answer(self, x, policy, task, costs=costs, temperatures=temperatures)
+        except UNFIT as error:
+            raise_if_unfit(self.backbone, x, error)
+            raise
 
     def _points_on(self) -> tuple[ExitPoint, ...]:
         last = self.stage_names[-1]
@@ -237,9 +259,15 @@ def add_exits(
 
     Raises:
         UnknownNameError: no such stage, tensor or kind of exit.
-        ConfigError: an option does not exist, a name is taken, or the kind does not fit the shape.
+        ConfigError: the network is not in stages, an option does not exist, a name is taken, or the kind does
+            not fit the shape.
     """
-    at = [at] if isinstance(at, str) else list(at)
+    if not isinstance(net, (Staged, MultiExit)):
+        raise ConfigError(
+            f"add_exits() takes a network in stages, got {type(net).__name__}; "
+            "cut it with sentio.stage() first"
+        )
+    at = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
     backbone = net.backbone if isinstance(net, MultiExit) else net
     branches = {s.name: net.branch(s.name) for s in net.specs} if isinstance(net, MultiExit) else {}
     specs = list(net.specs) if isinstance(net, MultiExit) else []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from sentio.core.confidence import ENTROPY, MAX_PROBABILITY, softmax
 from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.numeric import is_number
 
 Memory = dict[str, NDArray[Any]]
 Floats = NDArray[np.floating[Any]]
@@ -35,7 +35,7 @@ class ExitCosts:
         ms: measured milliseconds of one sample, for each exit, or None where nothing was measured.
 
     Raises:
-        ConfigError: there is not one figure for each exit.
+        ConfigError: there is not one figure for each exit, or one is no number.
     """
 
     names: tuple[str, ...]
@@ -49,6 +49,9 @@ class ExitCosts:
                     f"Costs of {len(self.names)} exits ({', '.join(self.names)}) come with "
                     f"{len(figures)} figures of {what}; give one for each exit"
                 )
+            for name, figure in zip(self.names, figures or (), strict=False):
+                if not is_number(figure):
+                    raise ConfigError(f"Costs are finite numbers, got {figure!r} {what} of exit {name!r}")
 
     def index(self, exit: str) -> int:
         """The place of an exit in the order."""
@@ -59,6 +62,8 @@ class ExitCosts:
     def only(self, exits: Collection[str]) -> ExitCosts:
         """The costs of some of the exits, in the same order."""
         chosen = [index for index, name in enumerate(self.names) if name in exits]
+        if len(chosen) == len(self.names):
+            return self
         return ExitCosts(
             tuple(self.names[index] for index in chosen),
             tuple(self.macs[index] for index in chosen),
@@ -295,7 +300,7 @@ class Deadline:
     measure = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.ms) or self.ms <= 0:
+        if not is_number(self.ms) or self.ms <= 0:
             raise ConfigError(f"Deadline needs a positive number of milliseconds, got {self.ms!r}")
 
     def evaluates(self, exit: str) -> bool:
@@ -335,7 +340,7 @@ class Budget:
     measure = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.macs) or self.macs <= 0:
+        if not is_number(self.macs) or self.macs <= 0:
             raise ConfigError(f"Budget needs a positive number of multiply-accumulates, got {self.macs!r}")
 
     def evaluates(self, exit: str) -> bool:
@@ -421,17 +426,12 @@ def _check_thresholds(policy: str, threshold: Thresholds) -> None:
     for value in values:
         if value is None and isinstance(threshold, Mapping):
             continue
-        if not _is_number(value) or not 0.0 <= value <= 1.0:  # type: ignore[operator]
+        if not is_number(value) or not 0.0 <= value <= 1.0:  # type: ignore[operator]
             raise ConfigError(f"{policy} thresholds are numbers between 0 and 1, got {value!r}")
 
 
 def _at(threshold: Thresholds, exit: str) -> float | None:
     return threshold.get(exit) if isinstance(threshold, Mapping) else threshold
-
-
-def _is_number(value: Any) -> bool:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and isfinite(value)
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from sentio.core.counting import check_rule, counted
 from sentio.core.errors import ConfigError
 from sentio.core.features import FrontEnd
 from sentio.core.multi_exit import MultiExit
+from sentio.core.numeric import whole
 from sentio.core.policy import ExitCosts
 from sentio.core.row_timing import due, frontend_times, row_times
 from sentio.core.staged import Shape, Staged, as_boundary, as_value
@@ -187,10 +188,10 @@ def profile(
     """
     check_rule(rule)
     for name, value, least in (("repeats", repeats, 1), ("warmup", warmup, 0), ("batch", batch, 1)):
-        if value < least:
-            raise ConfigError(f"profile() needs {name} of at least {least}, got {value}")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"profile() needs at least one thread, got {threads}")
+        if not whole(value) or value < least:
+            raise ConfigError(f"profile() needs {name} of at least {least}, got {value!r}")
+    if threads is not None and (not whole(threads) or threads < 1):
+        raise ConfigError(f"profile() needs at least one thread, got {threads!r}")
     frontend = getattr(net, "frontend", None)
     net = net.network if hasattr(net, "frontend") else net
     if not isinstance(net, Staged | MultiExit):

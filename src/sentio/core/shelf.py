@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from sentio.core.artifact import MANIFEST, ArtifactFiles
-from sentio.core.errors import ArtifactError
+from sentio.core.errors import ArtifactError, ConfigError
 
 #: holds ``NAME.sentio`` for each name; the package is installed as files, not run from a zip
 FOLDER = Path(str(files("sentio.shelf")))
@@ -71,7 +72,10 @@ def find_artifact(artifact: str | Path) -> Path:
     Raises:
         ArtifactError: a bare name that is neither there nor shipped, or a folder of a shipped model's name
             that is not an artifact.
+        ConfigError: it is neither a path nor a name.
     """
+    if not isinstance(artifact, (str, PathLike)):
+        raise ConfigError(f"An artifact is given as a path or a shipped model's name, got {artifact!r}")
     path = Path(artifact)
     known = shipped()
     if not known or len(path.parts) != 1 or path.is_absolute():

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from sentio.core import registry
 from sentio.core.anytime import MAIN, Boundary
-from sentio.core.errors import ConfigError, StageError, UnknownNameError
+from sentio.core.errors import ConfigError, InputError, StageError, UnknownNameError
 
 Shape = tuple[int, ...]
 
 #: options that are a number of something in every network that has them
 COUNTS = ("classes", "in_channels", "bands", "width")
+#: what PyTorch's layers and shapes raise for a tensor that does not fit them
+UNFIT = (RuntimeError, IndexError, ValueError)
 
 
 def as_boundary(value: Any) -> Boundary:
@@ -74,10 +76,19 @@ class Staged(nn.Module):
         self.spec = spec
 
     def forward(self, x: Any) -> Any:
-        """The network's output: a tensor, or named tensors where several leave the last stage."""
-        for module in self.stages.values():
-            x = module(x)
-        return x
+        """The network's output: a tensor, or named tensors where several leave the last stage.
+
+        Raises:
+            InputError: the network cannot take an input of this shape or type.
+        """
+        value = x
+        try:
+            for module in self.stages.values():
+                value = module(value)
+        except UNFIT as error:
+            raise_if_unfit(self, x, error)
+            raise
+        return value
 
     def stage(self, name: str) -> nn.Module:
         """The module of one stage."""
@@ -141,7 +152,16 @@ class Staged(nn.Module):
         )
 
     def start(self, x: Any) -> Boundary:
-        """The input as a boundary."""
+        """The input as a boundary.
+
+        Raises:
+            InputError: it is no tensor and no mapping of named ones.
+        """
+        if not isinstance(x, (Tensor, Mapping)):
+            raise InputError(
+                f"A network takes a tensor, batch first, or a mapping of named tensors, got "
+                f"{type(x).__name__}; torch.as_tensor makes one of an array"
+            )
         return as_boundary(x)
 
     def _part(self, names: Sequence[str], shapes: Mapping[str, Shape]) -> Staged:
@@ -213,6 +233,52 @@ def reset_classifier(net: Staged, classes: int) -> Staged:
     for part in getattr(new, "kept_at_reset", ()):
         new.get_submodule(part).load_state_dict(old.get_submodule(part).state_dict())
     return fresh
+
+
+def raise_if_unfit(net: Staged, x: Any, error: Exception) -> None:
+    """Say in one sentence why a network failed, where its input is of another shape or type than it takes.
+
+    Args:
+        net: the network.
+        x: what it was given.
+        error: what it raised.
+
+    Raises:
+        InputError: a tensor has another type than the weights, other axes or channels than the network's own
+            input, or an axis that is shorter.
+    """
+    said = str(error)
+    if "memory" in said:  # none is left, which the shape does not explain
+        return
+    dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
+    for name, tensor in (x if isinstance(x, Mapping) else {MAIN: x}).items():
+        if not isinstance(tensor, Tensor):
+            continue
+        # A network may take whole numbers, as one of words does: its type is wrong only where that is said.
+        mistyped = "type" in said or "not implemented for" in said
+        if mistyped and dtype is not None and tensor.dtype != dtype:
+            raise InputError(
+                f"Input {name!r} is {_plain_type(tensor.dtype)} and the network's weights are "
+                f"{_plain_type(dtype)}; convert the input with .to(torch.{_plain_type(dtype)})"
+            ) from error
+        own, given = net.input_shapes.get(name, ()), tuple(tensor.shape)
+        if not own:
+            continue
+        usual = f"(batch, {', '.join(map(str, own))})"
+        if len(given) != len(own) + 1 or given[1] != own[0]:
+            raise InputError(
+                f"The network cannot take input {name!r} of shape {given}: its own is {usual}; give as many "
+                "axes and channels"
+            ) from error
+        if any(size < least for size, least in zip(given[1:], own, strict=True)):
+            raise InputError(
+                f"Input {name!r} of shape {given} is too small for the network, whose own is {usual}; give a "
+                "larger one, such as a longer window"
+            ) from error
+
+
+def _plain_type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def stage_key(name: str) -> str:

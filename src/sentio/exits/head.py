@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import whole
 from sentio.nn.init import he_init
 
 Shape = tuple[int, ...]
@@ -102,7 +103,7 @@ def check_options(kind: str, *, at_least_one: dict[str, int], dropouts: dict[str
         ConfigError: a size below 1, or a dropout outside 0 to 1.
     """
     for name, size in at_least_one.items():
-        if not isinstance(size, int) or size < 1:
+        if not whole(size) or size < 1:
             raise ConfigError(
                 f"Option {name!r} of exit {kind!r} must be a whole number from 1 up, got {size!r}"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sentio.core.confidence import classifier_confidence, softmax
 from sentio.core.errors import ConfigError, UnknownNameError
+from sentio.core.numeric import within
 from sentio.core.prediction import Label
 from sentio.core.registry import register
 from sentio.core.task import Batch
@@ -30,7 +31,7 @@ class Classification:
         label_smoothing: of the training loss.
 
     Raises:
-        ConfigError: fewer than two labels, a label twice, or a number out of range.
+        ConfigError: fewer than two labels, a label twice or empty, or a number out of range.
     """
 
     name = "classification"
@@ -38,14 +39,14 @@ class Classification:
     def __init__(
         self, labels: Sequence[str], *, none_below: float | None = None, label_smoothing: float = 0.0
     ) -> None:
-        self.labels = () if isinstance(labels, str) else tuple(labels)
-        texts = all(isinstance(label, str) for label in self.labels)
+        self.labels = () if isinstance(labels, str) or not isinstance(labels, Iterable) else tuple(labels)
+        texts = all(isinstance(label, str) and label for label in self.labels)
         if not texts or len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"Classification needs a list of two or more different names, got {labels!r}")
-        if none_below is not None and not 0.0 <= none_below <= 1.0:
-            raise ConfigError(f"none_below is a probability between 0 and 1, got {none_below}")
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ConfigError(f"label_smoothing lies between 0 and 1, 1 excluded, got {label_smoothing}")
+        if none_below is not None and not within(none_below, 0, 1):
+            raise ConfigError(f"none_below is a probability between 0 and 1, got {none_below!r}")
+        if not within(label_smoothing, 0, 1) or label_smoothing == 1:
+            raise ConfigError(f"label_smoothing lies between 0 and 1, 1 excluded, got {label_smoothing!r}")
         self.none_below = none_below
         self.label_smoothing = label_smoothing
         self.training_loss = ClassifierLoss(label_smoothing=label_smoothing)

@@ -59,7 +59,7 @@ def distillation_loss(
         A scalar, float32 or, as the student's logits, float64.
 
     Raises:
-        InputError: the two are not of one shape.
+        InputError: the two are not of one shape, hold no sample or class, or have no axis of classes.
         ConfigError: a temperature that is not above 0, or no such form.
     """
     how = find_form(form)
@@ -68,6 +68,11 @@ def distillation_loss(
         raise InputError(
             f"Student and teacher answer about the same samples and classes, got logits of shapes "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    if student.dim() < 2 or not student.numel():
+        raise InputError(
+            f"Distillation compares logits of shape (batch, class), got {tuple(student.shape)}; give at "
+            "least one sample and one class"
         )
     given = student.dtype if student.dtype == torch.float64 else torch.float32
     # tau**2 takes rounding with it: at 10,000 a loss in single precision would be three times too large.

@@ -49,7 +49,7 @@ class WeightAverage(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         section = self.recipe.averaging
-        first = int(section.start * self.recipe.epochs)
+        first = int(round(section.start * self.recipe.epochs, 9))
         if section.name == "ema":
             self._move(1 - min(section.decay, (1 + self.count) / (10 + self.count)))
         # An epoch's validation comes before its end is announced, so its last batch is what counts.

@@ -80,7 +80,8 @@ class Evaluation:
     Args:
         accuracy: of recordings under the policy; "none of these" counts as wrong.
         macro_accuracy: the mean over the classes present.
-        mean_macs: per window under the policy; None where costs are unknown.
+        mean_macs: per window under the policy, all exits on the way included, computed or not (`Fixed` skips
+            them); None where costs are unknown.
         mean_ms: per window under the policy, one at a time, from features to answer.
         exits: figures of each exit.
         confusion: recordings by true label (rows) and answered label, the last column "none of these".

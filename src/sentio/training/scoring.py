@@ -66,7 +66,8 @@ class Scores:
         figures: under the policy, by name; those of the task, e.g. ``mae`` and ``rmse``.
         headings: what each figure is called.
         unit: what the figures count, in the singular; None where they have no unit.
-        mean_macs: per window under the policy; None where costs are unknown.
+        mean_macs: per window under the policy, all exits on the way included, computed or not (`Fixed` skips
+            them); None where costs are unknown.
         mean_ms: per window under the policy, one at a time, from features to answer.
         exits: figures of each exit.
         recordings: how many were evaluated.

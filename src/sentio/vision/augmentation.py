@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import whole, within
 
 Edge = Literal["zero", "reflect"]
 
@@ -34,7 +35,7 @@ def horizontal_flip(x: Tensor, probability: float, generator: Generator | None =
         ConfigError: the probability is not in 0..1.
     """
     _check(x)
-    if not 0 <= probability <= 1:
+    if not within(probability, 0, 1):
         raise ConfigError(f"The share of mirrored images must lie in 0..1, got {probability!r}")
     chosen = _uniform(len(x), generator).to(x.device) < probability
     return torch.where(chosen[:, None, None, None], x.flip(3), x)
@@ -59,8 +60,8 @@ def padded_crop(
     """
     _check(x)
     height, width = x.shape[2:]
-    if padding < 0:
-        raise ConfigError(f"The padding of a crop must be at least 0 pixels, got {padding}")
+    if not whole(padding) or padding < 0:
+        raise ConfigError(f"The padding of a crop must be whole and at least 0 pixels, got {padding!r}")
     if edge not in ("zero", "reflect"):
         raise ConfigError(f"What enters a crop is 'zero' or 'reflect', got {edge!r}")
     if edge == "reflect" and padding >= min(height, width):
@@ -96,8 +97,10 @@ def cutout(x: Tensor, side: float, generator: Generator | None = None) -> Tensor
         ConfigError: the share is not in 0..1.
     """
     _check(x)
-    if not 0 <= side <= 1:
+    if not within(side, 0, 1):
         raise ConfigError(f"The side of a cutout must be a share of the image in 0..1, got {side!r}")
+    if not x.numel():
+        return x
     length = math.floor(side * min(x.shape[2:]) + 0.5)
     device = generator.device if generator is not None else "cpu"
     hidden = []
@@ -120,12 +123,14 @@ def colour_jitter(x: Tensor, strength: float, generator: Generator | None = None
         generator: source of the changes.
 
     Raises:
-        InputError: ``x`` does not have four axes.
+        InputError: ``x`` does not have four axes, or holds no floats.
         ConfigError: the strength is not in 0..1.
     """
     _check(x)
-    if not 0 <= strength <= 1:
+    if not within(strength, 0, 1):
         raise ConfigError(f"The strength of a change of colour must lie in 0..1, got {strength!r}")
+    if not x.is_floating_point():
+        raise InputError(f"Images whose colours change hold floats, got {x.dtype}; convert them first")
     if not strength:
         return x
     drawn = torch.stack([_uniform(len(x), generator) for _ in range(3)]).to(x) * 2 - 1

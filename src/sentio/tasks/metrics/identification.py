@@ -27,13 +27,15 @@ def leave_one_out_accuracy(
         normalise: whether embeddings are scaled to length 1 before.
 
     Raises:
-        InputError: the arrays do not fit each other, or no identity occurs twice.
+        InputError: the arrays do not fit each other, no identity occurs twice, or embeddings are not finite.
     """
     if embeddings.ndim != 2 or identities.shape != embeddings.shape[:1]:
         raise InputError(
             "Identification needs embeddings (sample, dimension) and an identity for each, got "
             f"{embeddings.shape} and {identities.shape}"
         )
+    if not np.isfinite(embeddings).all():
+        raise InputError("Embeddings hold NaN or infinite values")
     _, group, counts = np.unique(identities, return_inverse=True, return_counts=True)
     asked = np.flatnonzero(counts[group] > 1)
     if not len(asked):

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio.core.calibration import binned_calibration_error
-from sentio.core.errors import InputError
+from sentio.core.errors import ConfigError, InputError
+from sentio.core.numeric import whole
 
 #: probabilities are taken to be at least this, so that one sure mistake does not make a log loss infinite
 LEAST = 1e-15
+#: by which the rounding of a softmax in half precision may take a probability above 1
+SLACK = 1e-2
 
 Floats = NDArray[np.floating[Any]]
 Classes = NDArray[np.integer[Any]]
@@ -27,7 +30,8 @@ def log_loss(probabilities: Floats, targets: Classes, *, by_class: bool = False)
             same where all classes have as many samples.
 
     Raises:
-        InputError: there is no sample, the two do not fit each other, or a target is no class.
+        InputError: there is no sample, the two do not fit each other, a probability is none, or a target is
+            no class.
     """
     _check(probabilities, targets)
     loss = -np.log(np.maximum(probabilities[np.arange(len(targets)), targets].astype(np.float64), LEAST))
@@ -45,9 +49,13 @@ def expected_calibration_error(probabilities: Floats, targets: Classes, *, bins:
         bins: number of bins, closed on the right.
 
     Raises:
-        InputError: there is no sample, the two do not fit each other, or a target is no class.
+        ConfigError: the number of bins is none.
+        InputError: there is no sample, the two do not fit each other, a probability is none, or a target is
+            no class.
     """
     _check(probabilities, targets)
+    if not whole(bins) or bins < 1:
+        raise ConfigError(f"A calibration error needs at least 1 bin, got {bins!r}")
     return binned_calibration_error(probabilities, targets, bins=bins)
 
 
@@ -80,9 +88,14 @@ def _check(probabilities: Floats, targets: Classes) -> None:
             "Probabilities are (sample, class) with one target for each of at least one sample, got "
             f"{probabilities.shape} and {targets.shape}"
         )
+    if not ((probabilities >= 0) & (probabilities <= 1 + SLACK)).all():
+        raise InputError(
+            f"Probabilities lie in 0..1, got {probabilities.min()} to {probabilities.max()}; softmax makes "
+            "them of logits"
+        )
     classes = probabilities.shape[1]
-    whole = np.issubdtype(targets.dtype, np.integer)
-    if not whole or targets.min() < 0 or targets.max() >= classes:
+    integers = np.issubdtype(targets.dtype, np.integer)
+    if not integers or targets.min() < 0 or targets.max() >= classes:
         raise InputError(
             f"Targets are class numbers from 0 to {classes - 1}, got {targets.dtype} from {targets.min()} to "
             f"{targets.max()}; leave out samples without a class"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio.core.errors import ConfigError
+from sentio.core.errors import ConfigError, InputError
 
 Floats = NDArray[np.floating[Any]]
 
@@ -28,17 +28,25 @@ def least_certainty(certainty: Floats, right: NDArray[np.bool_], max_error: floa
         A certainty that occurs; None where even the surest answers are wrong too often, or there are none.
 
     Raises:
+        InputError: there is not one certainty for each answer, or one is NaN.
         ConfigError: ``max_error`` is not from 0 to below 1.
     """
     if not 0 <= max_error < 1:
         raise ConfigError(f"The share of wrong answers is a number from 0 to below 1, got {max_error!r}")
     if not len(certainty):
         return None
+    if certainty.shape != right.shape or np.isnan(certainty).any():
+        raise InputError(
+            f"Each answer has a certainty that is a number, got shapes {certainty.shape} and {right.shape}"
+            f"{' and NaN' if np.isnan(certainty).any() else ''}"
+        )
     order = np.argsort(-certainty, kind="stable")
     surest, wrong = certainty[order], np.cumsum(~right[order])
     # Answers of one certainty are accepted together.
     possible = np.append(np.diff(surest) < 0, True)
-    fits = np.flatnonzero(possible & (wrong <= max_error * np.arange(1, len(order) + 1)))
+    # 29 of 100 are a share of 0.29, whose product is 28.999...
+    allowed = np.round(max_error * np.arange(1, len(order) + 1), 9)
+    fits = np.flatnonzero(possible & (wrong <= allowed))
     return float(surest[fits[-1]]) if len(fits) else None
 
 
