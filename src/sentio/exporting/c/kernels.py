@@ -32,6 +32,11 @@ class Vectors:
     lanes: int
     registers: int
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether they are of 512 bits, of which a processor computes half as many at once."""
+        return self.registers > 16
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -94,36 +99,30 @@ class _Convolution:
 
     def _best_tile(self, machine: Vectors) -> Tile:
         wide, high = self.places[-1].size, self.places[-2].size
-        best: tuple[float, Tile] | None = None
+        possible = []
         lanes = machine.lanes
         while lanes >= 2:
-            total = ceil(self.outs / lanes)
             for count in range(1, 17):
                 rows, columns = (1, count) if count <= wide else (count // wide, wide)
                 if rows > high or rows * columns != count:
                     continue
-                for vectors in range(1, min(total, 8) + 1):
-                    if count * vectors + vectors + 1 >= machine.registers:
-                        continue
-                    tile = Tile(lanes, rows, columns, vectors)
-                    cost = self._cost(tile, total)
-                    if best is None or cost < best[0]:
-                        best = cost, tile
+                for vectors in range(1, min(ceil(self.outs / lanes), 8) + 1):
+                    if count * vectors + vectors + 1 < machine.registers:
+                        possible.append(Tile(lanes, rows, columns, vectors))
             lanes //= 2
-        assert best is not None
-        return best[1]
+        return min(possible, key=lambda tile: self._cost(tile, machine))
 
-    def _cost(self, tile: Tile, total: int) -> float:
-        """Cycles for each tap and channel, roughly."""
+    def _cost(self, tile: Tile, machine: Vectors) -> float:
+        """Cycles for each tap and channel, roughly; the widest vectors take two halves of time and room."""
         wide, high = self.places[-1].size, self.places[-2].size
+        weight = 1.0 if tile.lanes == machine.lanes and machine.is_wide else 0.5
         cost = 0.0
         for rows, times in _parts(high, tile.rows):
             for columns, more in _parts(wide, tile.columns):
-                for vectors, blocks in _parts(total, tile.vectors):
+                for vectors, blocks in _parts(ceil(self.outs / tile.lanes), tile.vectors):
                     count = rows * columns
-                    sums, loads = count * vectors / 2, (count + vectors) / 2
-                    issued = (count * vectors + count + vectors + 3) / 6
-                    cost += times * more * blocks * max(sums, loads, issued, LATENCY)
+                    sums = max(count * vectors * weight, LATENCY)
+                    cost += times * more * blocks * (sums + vectors * weight + count / 4)
         return cost
 
     def lines(self) -> tuple[list[str], dict[str, NDArray[Any]]]:
