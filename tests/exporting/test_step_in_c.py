@@ -429,10 +429,21 @@ def test_what_cannot_be_read_or_written_is_said(stream, tmp_path):
     with pytest.raises(ArtifactError, match=r"text\.onnx' is no ONNX file"):
         write_c(tmp_path / "text.onnx", tmp_path / "step.c")
     model = onnx.load(file)
+    other = '{"hop": 4, "axis": 2, "warm_up": 3, "begins_with": {"steps": 0}}'
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "plain.onnx")
     with pytest.raises(ArtifactError, match="no step of a stream; write one with export_step"):
         write_c(tmp_path / "plain.onnx", tmp_path / "step.c")
+    for text, said in (
+        ("{", "cannot be read"),
+        ('{"hop": 4}', "cannot be read"),
+        (other, "does not take and give"),
+    ):
+        model.metadata_props.add(key="sentio.stream", value=text)
+        onnx.save(model, tmp_path / "odd.onnx")
+        del model.metadata_props[:]
+        with pytest.raises(ArtifactError, match=rf"odd\.onnx' is damaged: it.* {said}"):
+            write_c(tmp_path / "odd.onnx", tmp_path / "step.c")
     with pytest.raises(InputError, match=r"cannot be written to .*: No such file"):
         write_c(file, tmp_path / "nowhere" / "step.c")
     with pytest.raises(ConfigError, match="Vectors have 128, 256 or 512 bits, not 64"):

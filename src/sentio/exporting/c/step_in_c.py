@@ -8,10 +8,12 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from sentio.core.errors import ArtifactError, ConfigError, InputError, MissingProgramError
+from sentio.core.stepping import STEPS
 from sentio.edge.compiled_step import c_name
 from sentio.edge.stepped import STREAM
 from sentio.exporting.c.kernels import Vectors
@@ -65,10 +67,11 @@ def write_c(
     own = c_name(Path(path).stem) if name is None else name
     if c_name(own) != own:
         raise ConfigError(f"{name!r} is no name that C knows; use letters, digits and underscores")
+    facts = _facts(text, model, what)
     program = read_program(model, what)
     machine = Vectors(bits // 8 // program.real.itemsize, _REGISTERS[bits])
     title = f"One step of a stream, from {Path(step).name}."
-    source = write_source(program, plan_program(program), json.loads(text), own, machine, title)
+    source = write_source(program, plan_program(program), facts, own, machine, title)
     try:
         Path(path).write_text(source)
     except OSError as error:
@@ -109,6 +112,23 @@ def compile_c(
         reason = lines[0].strip() if lines else f"exit code {done.returncode}"
         raise ArtifactError(f"{command!r} cannot compile {str(source)!r}: {reason}")
     return library
+
+
+def _facts(text: str, model: onnx.ModelProto, what: str) -> dict[str, Any]:
+    """What a file's metadata say, if its graph takes and gives that."""
+    inputs = {entry.name for entry in model.graph.input}
+    outputs = [entry.name for entry in model.graph.output]
+    try:
+        facts: dict[str, Any] = json.loads(text)
+        begins = {name: float(value) for name, value in facts["begins_with"].items()}
+        numbers = all(isinstance(facts[key], int) for key in ("hop", "axis", "warm_up"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{what} is damaged: its metadata {STREAM!r} cannot be read") from error
+    taken, given = (f"state.{name}" for name in begins), (f"next.{name}" for name in begins)
+    wanted = {"x", *taken}, ["output", "valid", *given]
+    if not numbers or STEPS not in begins or (inputs, outputs) != wanted:
+        raise ArtifactError(f"{what} is damaged: it does not take and give what its metadata say")
+    return facts
 
 
 def _own_bits() -> int:
