@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sentio.exporting.c.kernels import Vectors, call_lines
 from sentio.exporting.c.loops import at, axes_of, merged, nest
-from sentio.exporting.c.places import Call, Each, Place, Plan
+from sentio.exporting.c.places import Call, Each, Place, Plan, literal
 from sentio.exporting.c.program import Kind, Program
 
 _TYPES: dict[Kind, str] = {"real": "R", "int": "int64_t", "bool": "int"}
@@ -207,7 +207,7 @@ class _Writer:
             for key, place in plan.state.items()
         ]
         starts = [
-            f"  for (long i = {offset}; i < {offset + size}; i++) kept[i] = {_number(value)};"
+            f"  for (long i = {offset}; i < {offset + size}; i++) kept[i] = {literal(value, 'real')};"
             for offset, size, value in begins
         ]
         facts = {
@@ -250,10 +250,6 @@ class _Writer:
 
 
 _odd = {"nan": "NAN", "inf": "INFINITY", "-inf": "-INFINITY"}
-
-
-def _number(value: float) -> str:
-    return _odd.get(str(value), repr(value))
 
 
 def _shown(shape: Sequence[int]) -> str:
